@@ -1,0 +1,129 @@
+/**
+ * A link: how the local engine reaches its broker, in a thread of its own or, for `:memory:`, in this one.
+ */
+import { Worker } from 'node:worker_threads'
+import type { EngineAbilities } from '../engine/abilities.ts'
+import { SluiceError } from '../errors.ts'
+import type { Host } from '../host/host.ts'
+import type { LedgerAnswer, LedgerRequest } from '../ledger/requests.ts'
+import type { Durability, LogAbilities, LogHealth } from '../logs/contract.ts'
+import { openMemoryLog } from '../logs/memory.ts'
+import { Broker } from './broker.ts'
+import type { FromBroker, ToBroker } from './messages.ts'
+
+const KEEP_ALIVE_MS = 1_000_000
+
+/** Gets answers, and how many messages were taken in. */
+export type OnAnswers = (answers: readonly LedgerAnswer[], messages: number) => void
+
+export interface Link {
+  readonly abilities: EngineAbilities
+  send(requests: readonly LedgerRequest[], transfer: ArrayBuffer[]): void
+  health(): Promise<LogHealth>
+  /** Whether the process is to stay alive for the answers. */
+  keepAlive(needed: boolean): void
+  close(): Promise<void>
+}
+
+/** What an engine with a ledger over this log promises. */
+export function abilitiesOver(log: LogAbilities): EngineAbilities {
+  return {
+    durability: log.durability,
+    copies: log.copies,
+    persistence: log.durability === 'memory' ? 'refused' : 'native',
+    keyOrder: 'native',
+    priority: 'native',
+    delay: 'native',
+    replay: 'native',
+    admission: log.admission === 'exact' ? 'native' : 'emulated',
+    idempotency: 'native',
+    atomicOutputs: log.outputs === 'atomic' ? 'native' : 'emulated',
+    partitions: log.partitions === 'many' ? 'native' : 'refused',
+  }
+}
+
+/** A broker over memory, in this thread. */
+export async function openMemoryLink(host: Host, onAnswers: OnAnswers): Promise<Link> {
+  const log = openMemoryLog()
+  let messages = 0
+  let alive: NodeJS.Timeout | undefined
+  const broker = await Broker.open(log, host, (answers) => {
+    const taken = messages
+    messages = 0
+    onAnswers(answers, taken)
+  })
+  return {
+    abilities: abilitiesOver(log.abilities),
+    send(requests) {
+      messages++
+      queueMicrotask(() => broker.submit(requests))
+    },
+    health: async () => broker.health(),
+    keepAlive(needed) {
+      clearInterval(alive)
+      if (needed) alive = setInterval(() => {}, KEEP_ALIVE_MS)
+    },
+    async close() {
+      await broker.close()
+      clearInterval(alive)
+    },
+  }
+}
+
+/** A broker over a folder, in a thread of its own, so that a sync does not hold up the caller, nor the caller a lease. */
+export function openThreadLink(folder: string, durability: Durability, onAnswers: OnAnswers, onFailure: (error: SluiceError) => void): Promise<Link> {
+  const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
+  const thread = new Worker(new URL(`./thread.${extension}`, import.meta.url), {
+    workerData: { folder, durability },
+    // The thread installs no handlers and needs no flags of the caller's, such as a test runner's.
+    execArgv: [],
+    name: 'sluice-broker',
+  })
+  const healths = new Map<number, (health: LogHealth) => void>()
+  let healthId = 0
+  return new Promise<Link>((resolve, reject) => {
+    let closed: (() => void) | null = null
+    thread.on('message', (message: FromBroker) => {
+      switch (message.kind) {
+        case 'answers':
+          return onAnswers(message.answers, message.messages)
+        case 'open':
+          return resolve({
+            abilities: message.abilities,
+            send: (requests, transfer) => thread.postMessage({ kind: 'requests', requests } satisfies ToBroker, transfer),
+            health: () =>
+              new Promise((tell) => {
+                healths.set(++healthId, tell)
+                thread.postMessage({ kind: 'health', id: healthId } satisfies ToBroker)
+              }),
+            keepAlive: (needed) => (needed ? thread.ref() : thread.unref()),
+            close: () =>
+              new Promise<void>((done) => {
+                closed = done
+                thread.ref()
+                thread.postMessage({ kind: 'close' } satisfies ToBroker)
+              }),
+          })
+        case 'refused':
+          return reject(new SluiceError(message.error.code, message.error.message, { ...message.error.details }))
+        case 'health':
+          healths.get(message.id)?.(message.health)
+          healths.delete(message.id)
+          return
+        case 'closed':
+          return
+      }
+    })
+    thread.on('error', (error) => {
+      const failure = new SluiceError('ENGINE_FAILED', `The broker thread stopped: ${error}`, {}, error)
+      reject(failure)
+      onFailure(failure)
+    })
+    thread.on('exit', () => {
+      closed?.()
+      const failure = new SluiceError('CLOSED')
+      reject(failure)
+      onFailure(failure)
+    })
+  })
+}

@@ -1,0 +1,222 @@
+/**
+ * The local engine: the engine contract over a broker in this process.
+ *
+ * Calls become numbered requests. All that are made in one turn of the event loop travel as one message, and at most
+ * two messages are on their way: while the broker commits one, the next gathers, so that batches grow by themselves and
+ * settles ride with the next publish.
+ */
+import type {
+  AppendOutcome,
+  AppendRequest,
+  Command,
+  CommandOutcome,
+  Declaration,
+  DeclareOutcome,
+  Engine,
+  EngineStats,
+  ExtendOutcome,
+  ExtendRequest,
+  FindOutcome,
+  LeaseOutcome,
+  LeaseRequest,
+  ReadOutcome,
+  ReadRequest,
+  SettleOutcome,
+  SettleRequest,
+  TopicStats,
+  WatchRequest,
+} from '../engine/contract.ts'
+import { SluiceError } from '../errors.ts'
+import { type Host, realHost } from '../host/host.ts'
+import type { AnswerValue, LedgerAnswer, LedgerRequest } from '../ledger/requests.ts'
+import type { Durability } from '../logs/contract.ts'
+import { type Link, openMemoryLink, openThreadLink } from './link.ts'
+
+const MAX_MESSAGES_UNDER_WAY = 2
+
+export interface LocalEngineOptions {
+  /** P1. @default 'disk' for a folder, 'memory' for ':memory:' */
+  readonly durability?: Durability | undefined
+  readonly host?: Host | undefined
+}
+
+interface Call {
+  readonly resolve: (value: never) => void
+  readonly reject: (error: SluiceError) => void
+}
+
+/** Opens the embedded engine over a folder, or over memory for ':memory:'. */
+export async function openLocalEngine(folder: string, options: LocalEngineOptions = {}): Promise<Engine> {
+  const engine = new LocalEngine()
+  const { durability } = options
+  if (folder === ':memory:') {
+    if (durability !== undefined && durability !== 'memory') {
+      throw new SluiceError('UNSUPPORTED', `':memory:' keeps nothing over the end of the process, so durability '${durability}' is refused. Open a folder`)
+    }
+    engine.connect(await openMemoryLink(options.host ?? realHost, engine.onAnswers))
+  } else {
+    if (durability === 'memory') {
+      throw new SluiceError('UNSUPPORTED', "A folder is always at least as durable as 'os'. Open ':memory:' for durability 'memory'")
+    }
+    engine.connect(await openThreadLink(folder, durability ?? 'disk', engine.onAnswers, engine.onFailure))
+  }
+  return engine
+}
+
+class LocalEngine implements Engine {
+  #link: Link | null = null
+  #nextId = 1
+  readonly #calls = new Map<number, Call>()
+  #outbox: LedgerRequest[] = []
+  #transfer: ArrayBuffer[] = []
+  #underWay = 0
+  #flushIsSet = false
+  #failure: SluiceError | null = null
+  #closed: Promise<void> | null = null
+
+  get abilities() {
+    return (this.#link as Link).abilities
+  }
+
+  connect(link: Link): void {
+    this.#link = link
+    link.keepAlive(false)
+  }
+
+  readonly onAnswers = (answers: readonly LedgerAnswer[], messages: number): void => {
+    this.#underWay -= messages
+    for (const answer of answers) {
+      const call = this.#calls.get(answer.id)
+      if (call === undefined) continue
+      this.#calls.delete(answer.id)
+      if ('value' in answer) call.resolve(answer.value as never)
+      else call.reject(new SluiceError(answer.error.code, answer.error.message, { ...answer.error.details }))
+    }
+    if (this.#outbox.length > 0) this.#flush()
+    if (this.#calls.size === 0 && this.#closed === null) this.#link?.keepAlive(false)
+  }
+
+  readonly onFailure = (error: SluiceError): void => {
+    this.#failure ??= error
+    const calls = [...this.#calls.values()]
+    this.#calls.clear()
+    this.#outbox = []
+    for (const call of calls) call.reject(this.#failure)
+  }
+
+  declare(declarations: readonly Declaration[]) {
+    return this.#call<readonly DeclareOutcome[]>('declare', declarations)
+  }
+
+  append(requests: readonly AppendRequest[]) {
+    for (const { batch } of requests) this.#transferBatch(batch)
+    return this.#call<readonly AppendOutcome[]>('append', requests)
+  }
+
+  read(request: ReadRequest, signal?: AbortSignal) {
+    return this.#call<ReadOutcome>('read', request, signal)
+  }
+
+  async lease(request: LeaseRequest, signal?: AbortSignal): Promise<LeaseOutcome> {
+    const outcome = await this.#call<LeaseOutcome>('lease', request, signal)
+    if (outcome.status === 'leased' && signal?.aborted === true) {
+      const { topic, group } = request
+      const token = request.holder.kind === 'token' ? request.holder.token : undefined
+      await this.settle([{ topic, group, fence: outcome.fence, offsets: outcome.offsets, token, outcome: { kind: 'release' } }])
+      return { status: 'empty' }
+    }
+    return outcome
+  }
+
+  extend(requests: readonly ExtendRequest[]) {
+    return this.#call<readonly ExtendOutcome[]>('extend', requests)
+  }
+
+  settle(requests: readonly SettleRequest[]) {
+    for (const { outputs } of requests) for (const { batch } of outputs ?? []) this.#transferBatch(batch)
+    return this.#call<readonly SettleOutcome[]>('settle', requests)
+  }
+
+  find(ids: readonly string[]) {
+    return this.#call<readonly FindOutcome[]>('find', ids)
+  }
+
+  watch(request: WatchRequest, signal?: AbortSignal) {
+    return this.#call<FindOutcome>('watch', request, signal)
+  }
+
+  command(command: Command) {
+    return this.#call<CommandOutcome>('command', command)
+  }
+
+  async stats(): Promise<EngineStats> {
+    const [topics, health] = await Promise.all([this.#call<readonly TopicStats[]>('stats', null), (this.#link as Link).health()])
+    const { status, reasons, counters, storedBytes } = health
+    return { topics, log: { status, reasons, ...counters, storedBytes } }
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #close(): Promise<void> {
+    while (this.#outbox.length > 0 && this.#failure === null) await this.#call<readonly FindOutcome[]>('find', [])
+    await this.#link?.close()
+    this.onFailure(new SluiceError('CLOSED'))
+  }
+
+  #transferBatch(batch: Uint8Array): void {
+    if (batch.byteOffset === 0 && batch.byteLength === batch.buffer.byteLength) this.#transfer.push(batch.buffer as ArrayBuffer)
+  }
+
+  #call<T extends AnswerValue>(kind: LedgerRequest['kind'], body: unknown, signal?: AbortSignal): Promise<T> {
+    if (this.#failure !== null) return Promise.reject(this.#failure)
+    const id = this.#nextId++
+    this.#outbox.push({ id, kind, body } as LedgerRequest)
+    if (this.#calls.size === 0) this.#link?.keepAlive(true)
+    this.#setFlush()
+    return new Promise<T>((resolve, reject) => {
+      if (signal === undefined) {
+        this.#calls.set(id, { resolve: resolve as Call['resolve'], reject })
+        return
+      }
+      const abort = (): void => {
+        if (!this.#calls.has(id)) return
+        this.#outbox.push({ id: this.#nextId++, kind: 'abort', body: id })
+        this.#setFlush()
+      }
+      const end = (): void => signal.removeEventListener('abort', abort)
+      this.#calls.set(id, {
+        resolve: (value: never) => {
+          end()
+          resolve(value)
+        },
+        reject: (error) => {
+          end()
+          reject(error)
+        },
+      })
+      if (signal.aborted) abort()
+      else signal.addEventListener('abort', abort, { once: true })
+    })
+  }
+
+  #setFlush(): void {
+    if (this.#flushIsSet || this.#underWay >= MAX_MESSAGES_UNDER_WAY) return
+    this.#flushIsSet = true
+    queueMicrotask(() => {
+      this.#flushIsSet = false
+      if (this.#outbox.length > 0 && this.#underWay < MAX_MESSAGES_UNDER_WAY) this.#flush()
+    })
+  }
+
+  #flush(): void {
+    const requests = this.#outbox
+    const transfer = this.#transfer
+    this.#outbox = []
+    this.#transfer = []
+    this.#underWay++
+    this.#link?.send(requests, transfer)
+  }
+}

@@ -1,0 +1,202 @@
+/**
+ * Appending: admission, idempotency and delay of single messages, and the one fast way for a batch without wishes.
+ *
+ * Idempotency (P8). A key is a row in the bucket of the time in which it came; a window is `BUCKETS` buckets, so that a
+ * look-up asks for a handful of keys, and what is out of the window is deleted bucket by bucket, in key order. A row is
+ * kept for at least the window and at most one bucket longer.
+ *
+ * Delay (P4). A delayed job is a row ordered by its due time; it counts in the depth from the start, takes its place
+ * when it falls due, and leaves a row behind that says where it went, since its id was given before it had an offset.
+ */
+import { hash } from 'node:crypto'
+import type { AppendOutcome, AppendRequest, AppendWish, FullOutcome, MessageOutcome, StoredPlace } from '../engine/contract.ts'
+import { type BatchRun, BatchView, gatherBatch } from '../message-batch.ts'
+import type { Core } from './core.ts'
+import { hex, unhex } from './state.ts'
+import { sizeOfAll, type Topic } from './topic.ts'
+
+interface IdempotencyRow {
+  readonly place: StoredPlace
+  /** Of the payload: the first 128 bits of SHA-256. */
+  readonly payload: string
+}
+
+/** Where a delayed job went: an offset, or nowhere since it was cancelled. */
+export interface MovedRow {
+  readonly offset: number | null
+  readonly atMs: number
+}
+
+const BUCKETS = 4
+/** Delayed jobs that take their places in one step, so that many at once do not hold up the rest. */
+const MAX_DUE_PER_STEP = 1_000
+/** Most bytes of a batch made of delayed jobs. */
+const MAX_DUE_BYTES = 262_144
+
+/** Stores a batch, or the messages of it that may be. */
+export function append(core: Core, topic: Topic, request: AppendRequest, isReserve: boolean): AppendOutcome {
+  const { batch, wishes } = request
+  const receipt = {
+    partition: 0,
+    timestampMs: Math.max(topic.lastTimestampMs, core.nowMs),
+    durability: core.durability,
+    copies: core.copies,
+  }
+  const view = new BatchView(batch)
+  const isPlain = wishes === undefined || wishes.length === 0
+  if (isPlain && !core.refuseAppends && topic.fits(view.count, sizeOfAll(batch), isReserve)) {
+    return { status: 'stored', offset: topic.store(core, batch), receipt }
+  }
+  const outcomes = appendSome(core, topic, view, wishes ?? [], isReserve)
+  return { status: 'mixed', outcomes, receipt }
+}
+
+/** Whether all of `requests` would be stored from the reserve; else the refusal. For outputs of a handler (P9). */
+export function admitOutputs(core: Core, outputs: readonly { topic: Topic; batch: Uint8Array }[]): FullOutcome | null {
+  const sums = new Map<Topic, { count: number; bytes: number }>()
+  for (const { topic, batch } of outputs) {
+    const sum = sums.get(topic) ?? { count: 0, bytes: 0 }
+    sums.set(topic, { count: sum.count + new BatchView(batch).count, bytes: sum.bytes + sizeOfAll(batch) })
+  }
+  for (const [topic, { count, bytes }] of sums) {
+    if (core.refuseAppends || !topic.fits(count, bytes, true)) return topic.refuse(core, bytes, count)
+  }
+  return null
+}
+
+function appendSome(core: Core, topic: Topic, view: BatchView, wishes: readonly AppendWish[], isReserve: boolean): MessageOutcome[] {
+  const outcomes: MessageOutcome[] = []
+  const runs: BatchRun[] = []
+  let nextWish = 0
+  let offset = topic.head
+  let bytes = 0
+  for (let i = 0; i < view.count; i++) {
+    const wish = wishes[nextWish]?.index === i ? wishes[nextWish++] : undefined
+    const size = view.size(i)
+    const known = wish?.idempotencyKey === undefined ? null : recall(core, topic, view, i, wish)
+    if (known !== null) {
+      outcomes.push(known)
+    } else if (core.refuseAppends || !topic.fits(offset - topic.head + 1, bytes + size, isReserve)) {
+      outcomes.push(topic.refuse(core, bytes + size))
+    } else if (wish?.dueAtMs !== undefined && wish.dueAtMs > core.nowMs) {
+      const place = schedule(core, topic, view, i, wish.dueAtMs)
+      if (wish.idempotencyKey !== undefined) remember(core, topic, view, i, wish, place)
+      outcomes.push({ status: 'scheduled', dueAtMs: place.dueMs, serial: place.serial })
+    } else {
+      if (wish?.idempotencyKey !== undefined) remember(core, topic, view, i, wish, { kind: 'offset', partition: 0, offset })
+      const last = runs.at(-1)
+      if (last?.to === i) runs[runs.length - 1] = { ...last, to: i + 1 }
+      else runs.push({ batch: view, from: i, to: i + 1 })
+      outcomes.push({ status: 'stored', offset })
+      offset++
+      bytes += size
+    }
+  }
+  if (runs.length > 0) topic.store(core, gatherBatch(runs))
+  return outcomes
+}
+
+// ---- idempotency
+
+function recall(core: Core, topic: Topic, view: BatchView, index: number, wish: AppendWish): MessageOutcome | null {
+  const name = keyHash(wish)
+  const bucketMs = bucketLength(topic)
+  const bucket = Math.floor(core.nowMs / bucketMs)
+  for (let age = 0; age <= BUCKETS; age++) {
+    const row = core.state.getJson<IdempotencyRow>(`i/${hex(topic.row.id)}/${hex(bucket - age)}/${name}`)
+    if (row === undefined) continue
+    return row.payload === payloadHash(view, index) ? { status: 'duplicate', place: row.place } : { status: 'mismatch' }
+  }
+  return null
+}
+
+function remember(core: Core, topic: Topic, view: BatchView, index: number, wish: AppendWish, place: StoredPlace): void {
+  if (topic.row.settings.idempotencyMs === 0) return
+  const bucket = Math.floor(core.nowMs / bucketLength(topic))
+  const row: IdempotencyRow = { place, payload: payloadHash(view, index) }
+  core.state.putJson(`i/${hex(topic.row.id)}/${hex(bucket)}/${keyHash(wish)}`, row)
+}
+
+/** Deletes up to `limit` keys that are out of the window; says how many. */
+export function forgetKeys(core: Core, topic: Topic, limit: number): number {
+  const prefix = `i/${hex(topic.row.id)}/`
+  const oldest = Math.floor(core.nowMs / bucketLength(topic)) - BUCKETS
+  const old = core.state.range(prefix, prefix + hex(Math.max(oldest, 0)), limit)
+  for (const [key] of old) core.state.delete(key)
+  return old.length
+}
+
+function bucketLength(topic: Topic): number {
+  return Math.max(1, Math.ceil(topic.row.settings.idempotencyMs / BUCKETS))
+}
+
+function keyHash(wish: AppendWish): string {
+  return hash('sha256', `${wish.scope ?? ''}\n${wish.idempotencyKey}`, 'hex').slice(0, 32)
+}
+
+function payloadHash(view: BatchView, index: number): string {
+  return hash('sha256', view.payload(index), 'hex').slice(0, 32)
+}
+
+// ---- delay
+
+type ScheduledPlace = Extract<StoredPlace, { kind: 'scheduled' }>
+
+function schedule(core: Core, topic: Topic, view: BatchView, index: number, dueMs: number): ScheduledPlace {
+  const place: ScheduledPlace = { kind: 'scheduled', dueMs, serial: topic.serial++ }
+  const message = gatherBatch([{ batch: view, from: index, to: index + 1 }])
+  const value = new Uint8Array(8 + message.byteLength)
+  new DataView(value.buffer).setFloat64(0, core.nowMs, true)
+  value.set(message, 8)
+  core.state.put(`d/${hex(topic.row.id)}/${scheduledKey(dueMs, place.serial)}`, value)
+  topic.scheduled++
+  topic.scheduledBytes += view.size(index)
+  topic.countersChanged = true
+  core.timers.add(dueMs, { kind: 'scheduled', topic })
+  return place
+}
+
+/** The end of the keys of a delayed job. */
+export function scheduledKey(dueMs: number, serial: number): string {
+  return `${hex(dueMs)}-${hex(serial)}`
+}
+
+/** Gives the delayed jobs that are due their places, in order of their times, then of acceptance. */
+export function placeDue(core: Core, topic: Topic): void {
+  if (topic.scheduled === 0) return
+  if (core.refuseAppends) {
+    core.timers.add(core.nowMs + 1_000, { kind: 'scheduled', topic })
+    return
+  }
+  const prefix = `d/${hex(topic.row.id)}/`
+  const due = core.state.range(prefix, prefix + hex(core.nowMs + 1), MAX_DUE_PER_STEP)
+  for (let from = 0; from < due.length; ) {
+    const runs: BatchRun[] = []
+    let bytes = 0
+    let offset = topic.head
+    for (; from < due.length && (runs.length === 0 || bytes < MAX_DUE_BYTES); from++) {
+      const [key, value] = due[from] as readonly [string, Uint8Array]
+      const view = new BatchView(value.subarray(8))
+      runs.push({ batch: view, from: 0, to: 1 })
+      bytes += view.bytes.byteLength
+      topic.scheduled--
+      topic.scheduledBytes -= view.size(0)
+      const end = key.slice(prefix.length)
+      core.state.delete(key)
+      const moved: MovedRow = { offset, atMs: core.nowMs }
+      core.state.putJson(`m/${prefix.slice(2)}${end}`, moved)
+      const watchers = topic.scheduledWatchers.get(end)
+      if (watchers !== undefined) {
+        topic.scheduledWatchers.delete(end)
+        topic.jobs.watchers.set(offset, watchers)
+        topic.jobs.changed.add(offset)
+        core.touched.add(topic.jobs)
+      }
+      offset++
+    }
+    topic.store(core, gatherBatch(runs))
+  }
+  topic.countersChanged = true
+  const next = core.state.range(prefix, `${prefix}\x7f`, 1)[0]
+  if (next !== undefined) core.timers.add(unhex(next[0].slice(prefix.length, prefix.length + 14)), { kind: 'scheduled', topic })
+}

@@ -1,0 +1,211 @@
+/**
+ * A group: the consumers that share a topic, and what is known of each message for them.
+ *
+ * Why it looks like this. A message costs the group nothing until it is met: no row, no object. The group walks the
+ * topic with a **cursor**; what it meets is handed out at once, or waits in memory as the follower of a busy lane or the
+ * head of a class that is not yet wanted. What must outlive the process is a floor, bitmaps above it, one row for a
+ * leased batch, and a row for a message that was tried and is not settled. After a restart the cursor stands at the
+ * floor again and the walk is repeated as far as it is needed; so waiting messages are never stored twice.
+ *
+ *     not met --walk--> waiting --hand out--> leased --done, dead, cancelled, expired--> settled
+ *        |                 ^                    |
+ *        |                 +------- due --------+--retry, release, expiry, crash--> trouble (parked or blocked)
+ *        +---------------- cancelled ------------------------------------------> settled
+ *
+ * Invariants
+ *  1. Below the cursor each offset is settled, leased, in trouble, ready, or a follower; at and above it, settled
+ *     (cancelled) or not met, but for what was in trouble or leased when the group was loaded: that has entered its
+ *     lane already and the walk passes over it.
+ *  2. An offset is in at most one lease. Its fence is above that of every earlier lease of the group (P5).
+ *  3. settled messages + depth = messages of the topic from the base on (conservation).
+ *  4. A message leaves a lane only when it is settled (P4).
+ */
+import type { OffsetProblem } from '../engine/contract.ts'
+import type { GroupSettings } from '../engine/options.ts'
+import { DrainRate } from '../policy/admission.ts'
+import { Lanes } from '../policy/lanes.ts'
+import { OffsetQueue } from '../policy/offset-queue.ts'
+import { createRate, type Rate } from '../policy/rate.ts'
+import type { Core } from './core.ts'
+import type { Lease } from './lease.ts'
+import type { LeaseWaiter, WatchWaiter } from './requests.ts'
+import { SettledSet } from './settled.ts'
+import { hex } from './state.ts'
+import type { Topic } from './topic.ts'
+
+/** How a group is stored. */
+export interface GroupRow {
+  readonly id: number
+  readonly topic: number
+  readonly name: string
+  readonly settings: GroupSettings
+  /** Where it started: messages below are none of its business. */
+  readonly base: number
+  /** Bytes of the topic before `base`. */
+  readonly baseBytes: number
+  readonly paused: boolean
+  /** P2: what it lost when it was detached, until it is told. */
+  readonly lost: OffsetProblem | null
+}
+
+/** A message that was tried and is not settled. */
+export interface Trouble {
+  readonly offset: number
+  readonly lane: number
+  /** Attempts begun, and how many of them do not count against the limit. */
+  readonly attempts: number
+  readonly forgiven: number
+  /** When it may be tried again. */
+  readonly dueAtMs: number
+  readonly error: string
+  /** It was leased when its process died, so it is handed out alone (P3). */
+  readonly suspect: boolean
+  /** Out of attempts in a group that blocks. */
+  readonly blocked: boolean
+  /** The fence of the lease that ended so. */
+  readonly fence: number
+}
+
+/** The one lane of a strict group. */
+const STRICT_LANE = 1
+
+export class Group {
+  row: GroupRow
+  readonly topic: Topic
+  settled: SettledSet
+  /** The next offset to be met. */
+  cursor: number
+  fence = 0
+  settledCount = 0
+  settledBytes = 0
+  deadCount = 0
+  lanes = new Lanes()
+  /** Heads that may be handed out, by priority. */
+  ready: readonly OffsetQueue[] = [new OffsetQueue(), new OffsetQueue(), new OffsetQueue()]
+  suspects = new OffsetQueue()
+  /** The fence under which a suspect is out, or 0. */
+  suspectFence = 0
+  readonly leases = new Map<number, Lease>()
+  leasedCount = 0
+  readonly troubles = new Map<number, Trouble>()
+  blockedCount = 0
+  /** Offsets of leases that were loaded: the walk passes over them once. */
+  readonly heldAtLoad = new Set<number>()
+  /** Offsets for which `once` has kept something. */
+  readonly remembered = new Set<number>()
+  waiters: LeaseWaiter[] = []
+  /** Who wants to know of a job, by its offset. */
+  readonly watchers = new Map<number, WatchWaiter[]>()
+  /** Offsets with a watcher that changed in this step. */
+  readonly changed = new Set<number>()
+  drain = new DrainRate()
+  rate: Rate | null = null
+  countersChanged = false
+
+  constructor(row: GroupRow, topic: Topic, core: Core) {
+    this.row = row
+    this.topic = topic
+    this.settled = new SettledSet(row.base)
+    this.cursor = row.base
+    this.useSettings(row.settings, core)
+  }
+
+  /** Messages not settled, and their bytes; those delayed are the topic's to count. */
+  get depth(): number {
+    return this.topic.head - this.row.base - this.settledCount
+  }
+
+  get depthBytes(): number {
+    return this.topic.headBytes - this.row.baseBytes - this.settledBytes
+  }
+
+  get maxAttempts(): number {
+    return this.row.settings.attempts
+  }
+
+  laneOf(lane: number): number {
+    return this.row.settings.strict ? STRICT_LANE : lane
+  }
+
+  useSettings(settings: GroupSettings, core: Core): void {
+    this.row = { ...this.row, settings }
+    this.rate = settings.rate === null ? null : createRate(settings.rate, core.nowMs)
+  }
+
+  saveRow(core: Core): void {
+    core.state.putJson(`g/${hex(this.row.id)}`, this.row)
+  }
+
+  /** Puts what changed in this step into the state. */
+  save(core: Core): void {
+    if (!this.countersChanged) return
+    this.countersChanged = false
+    this.settled.raiseFloor()
+    const id = hex(this.row.id)
+    this.settled.takeChanges((chunk, bytes) => {
+      const key = `s/${id}/${hex(chunk)}`
+      if (bytes === null) core.state.delete(key)
+      else core.state.put(key, bytes)
+    })
+    const counters = Float64Array.of(this.settled.floor, this.fence, this.settledCount, this.settledBytes, this.deadCount)
+    core.state.put(`c/${id}`, new Uint8Array(counters.buffer))
+  }
+
+  setTrouble(core: Core, trouble: Trouble): void {
+    const before = this.troubles.get(trouble.offset)
+    if (before?.blocked === true) this.blockedCount--
+    if (trouble.blocked) this.blockedCount++
+    this.troubles.set(trouble.offset, trouble)
+    core.state.putJson(`r/${hex(this.row.id)}/${hex(trouble.offset)}`, trouble)
+    this.park(core, trouble)
+  }
+
+  /** Makes a message in trouble ready when it is due. */
+  park(core: Core, trouble: Trouble): void {
+    if (trouble.blocked) return
+    if (trouble.dueAtMs <= core.nowMs) this.makeReady(trouble.offset)
+    else core.timers.add(trouble.dueAtMs, { kind: 'retry', group: this, offset: trouble.offset })
+  }
+
+  endTrouble(core: Core, offset: number): void {
+    const trouble = this.troubles.get(offset)
+    if (trouble === undefined) return
+    if (trouble.blocked) this.blockedCount--
+    this.troubles.delete(offset)
+    core.state.delete(`r/${hex(this.row.id)}/${hex(offset)}`)
+  }
+
+  /** Puts the head of a lane, or a message without one, where the hand-out finds it. */
+  makeReady(offset: number): void {
+    if (this.troubles.get(offset)?.suspect === true) this.suspects.push(offset)
+    else (this.ready[this.topic.priorityOf(offset)] as OffsetQueue).push(offset)
+  }
+
+  /** Books an offset as settled. The caller has ended its lease and stored its outcome. */
+  markSettled(core: Core, offset: number, lane: number, size: number): void {
+    if (!this.settled.add(offset)) return
+    this.settledCount++
+    this.settledBytes += size
+    this.countersChanged = true
+    if (this.troubles.size > 0) this.endTrouble(core, offset)
+    if (this.remembered.size > 0) this.forget(core, offset)
+    this.noteChange(offset)
+    const next = this.lanes.leave(lane)
+    if (next >= 0) this.makeReady(next)
+  }
+
+  forget(core: Core, offset: number): void {
+    if (!this.remembered.delete(offset)) return
+    for (const [key] of core.state.under(`k/${hex(this.row.id)}/${hex(offset)}/`, 10_000)) core.state.delete(key)
+  }
+
+  noteChange(offset: number): void {
+    if (this.watchers.size > 0 && this.watchers.has(offset)) this.changed.add(offset)
+  }
+
+  /** The lease that holds `offset`, or undefined. Walks the leases: for questions about one job, not for the hot path. */
+  leaseOf(offset: number): Lease | undefined {
+    for (const lease of this.leases.values()) if (lease.holds(offset)) return lease
+    return undefined
+  }
+}

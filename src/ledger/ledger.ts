@@ -1,0 +1,464 @@
+/**
+ * The ledger: who holds what. One deterministic, synchronous state machine for every log.
+ *
+ * `apply(requests, nowMs)` does everything that is due and everything that is asked, and gives what must be committed
+ * and what may be answered once it is. It reads no clock, draws chance from where it is told to, and does no I/O but
+ * through the state and the batches of its log; so a run replays from a seed.
+ *
+ * A step is: what fell due; the requests, in order; then, for each group that was touched, its waiting workers; then
+ * readers and watchers. Answers are given out by the broker after the commit, never before (P1, P6: nobody is told of
+ * what is not durable).
+ *
+ * Where the commit finds the disk full, nothing of the step happened: the broker calls `restore`, which loads the
+ * ledger again as it was committed, and applies the same requests with appends refused (P13).
+ *
+ * Invariants
+ *  1. The state that was committed, alone, gives the same ledger again (`loading.ts`), but for waits, progress and
+ *     rates, which belong to the process.
+ *  2. Each request is answered once: in its own step, or in a later one where it waits.
+ */
+import type { AppendOutcome, Command, CommandOutcome, FindOutcome, Hold, SettleOutcome, SettleRequest } from '../engine/contract.ts'
+import { type ErrorCode, SluiceError } from '../errors.ts'
+import type { Commit, Log, LogState } from '../logs/contract.ts'
+import { BatchView } from '../message-batch.ts'
+import { Timers } from '../policy/timers.ts'
+import { admitOutputs, append, placeDue } from './appending.ts'
+import type { Core, Due } from './core.ts'
+import { declare, type Registry } from './declaring.ts'
+import type { Group } from './group.ts'
+import { serveWaiters } from './hand-out.ts'
+import { addWatcher, answerWatchers, cancelJob, findJob, isWanted } from './jobs.ts'
+import { type LoadMode, loadGroups, loadTopics } from './loading.ts'
+import { detachSlowGroups, findOffsetProblem, listDead, redrive, seekGroup, setPaused } from './operating.ts'
+import { resolveRead, serveReader } from './reading.ts'
+import type { AnswerValue, LeaseWaiter, LedgerAnswer, LedgerRequest, ReadWaiter, WatchWaiter } from './requests.ts'
+import { Retention } from './retention.ts'
+import { expireLease, extendHold, findLease, releaseProcessLeases, settleHold } from './settling.ts'
+import { StateView, hex, decodeText, encodeText } from './state.ts'
+import { viewTopic } from './stats.ts'
+import type { Topic } from './topic.ts'
+import { WindowBudget } from './window.ts'
+
+/** What the ledger asks of its log while it applies. Answers at once; a batch that is not here yet is null. */
+export interface LedgerLog extends Pick<Log, 'trim' | 'abilities'> {
+  declareTopics(topics: readonly { id: number; name: string; partitions: number }[]): ReturnType<Log['declare']>
+  fetch: Core['fetch']
+}
+
+export interface Step {
+  readonly commit: Commit
+  /** To be sent after the commit. */
+  readonly answers: readonly LedgerAnswer[]
+  /** When `apply` should be called again without requests; Infinity: when there are some. */
+  readonly wakeAtMs: number
+}
+
+type Waiter = LeaseWaiter | ReadWaiter | WatchWaiter
+
+export class Ledger implements Registry {
+  topics = new Map<string, Topic>()
+  readonly #log: LedgerLog
+  readonly #core: Core
+  readonly #waiters = new Map<number, Waiter>()
+  readonly #retention = new Map<Topic, Retention>()
+  #answers: LedgerAnswer[] = []
+  #answeredWaiters: Waiter[] = []
+  #sweepIsSet = false
+  #ids = { topic: 1, group: 1 }
+
+  constructor(log: LedgerLog, state: LogState, random: () => number) {
+    this.#log = log
+    this.#core = {
+      nowMs: 0,
+      random,
+      state: new StateView(state),
+      timers: new Timers<Due>(),
+      fetch: log.fetch,
+      budget: new WindowBudget(),
+      durability: log.abilities.durability,
+      copies: log.abilities.copies,
+      refuseAppends: false,
+      outputs: [],
+      grown: new Set(),
+      touched: new Set(),
+      answer: (id, value) => this.#answer(id, value),
+    }
+  }
+
+  /** Loads what was committed. Its changes (what died with an earlier process) go into the first step. */
+  async open(nowMs: number, mode: LoadMode = 'new-process'): Promise<void> {
+    const core = this.#core
+    core.nowMs = nowMs
+    this.#ids = core.state.getJson('n') ?? { topic: 1, group: 1 }
+    this.topics = loadTopics(core)
+    const topics = [...this.topics.values()]
+    const extents = await this.#log.declareTopics(topics.map(({ row }) => ({ id: row.id, name: row.name, partitions: 1 })))
+    loadGroups(core, this.topics, extents, mode)
+    this.#retention.clear()
+    for (const topic of topics) this.#retention.set(topic, new Retention(topic))
+    core.timers.add(nowMs, { kind: 'sweep' })
+    this.#sweepIsSet = true
+  }
+
+  /** One step. See the top. */
+  apply(requests: readonly LedgerRequest[], nowMs: number): Step {
+    const core = this.#core
+    core.nowMs = Math.max(core.nowMs, nowMs)
+    this.#answeredWaiters = []
+    for (let due = core.timers.takeDue(core.nowMs); due !== undefined; due = core.timers.takeDue(core.nowMs)) this.#fire(due)
+    for (const request of requests) {
+      try {
+        this.#serve(request)
+      } catch (error) {
+        if (!(error instanceof SluiceError) || error.code === 'CORRUPT' || error.code === 'ENGINE_FAILED') throw error
+        this.#fail(request.id, error.code, error.message, error.details)
+      }
+    }
+    this.#settleDown()
+    const commit: Commit = { outputs: core.outputs, changes: core.state.take(), floors: [] }
+    core.outputs = []
+    const answers = this.#answers
+    this.#answers = []
+    return { commit, answers, wakeAtMs: core.timers.nextMs }
+  }
+
+  /** After a commit that was not kept: the ledger as it was before, with the waits that it had. */
+  async restore(requests: readonly LedgerRequest[], refuseAppends: boolean): Promise<void> {
+    const core = this.#core
+    const again = new Set(requests.map((request) => request.id))
+    const before = this.topics
+    for (const topic of before.values()) topic.window.clear()
+    core.state.take()
+    core.outputs = []
+    core.grown.clear()
+    core.touched.clear()
+    core.refuseAppends = refuseAppends
+    this.#answers = []
+    for (const waiter of this.#answeredWaiters) {
+      waiter.done = false
+      this.#waiters.set(waiter.id, waiter)
+    }
+    const waiting: Waiter[] = []
+    for (const waiter of this.#waiters.values()) if (!again.has(waiter.id)) waiting.push({ ...waiter, timed: false })
+    this.#waiters.clear()
+    core.timers.clear()
+    await this.open(core.nowMs, 'same-process')
+    for (const topic of before.values()) this.#keepVolatile(topic)
+    for (const waiter of waiting.sort((a, b) => a.id - b.id)) this.#wait(waiter)
+    this.#settleDown()
+  }
+
+  /** While true, appends answer `full` with the reason `disk`. */
+  get refusesAppends(): boolean {
+    return this.#core.refuseAppends
+  }
+
+  set refusesAppends(refuses: boolean) {
+    this.#core.refuseAppends = refuses
+  }
+
+  nextTopicId(): number {
+    const id = this.#ids.topic
+    this.#saveIds({ ...this.#ids, topic: id + 1 })
+    return id
+  }
+
+  nextGroupId(): number {
+    const id = this.#ids.group
+    this.#saveIds({ ...this.#ids, group: id + 1 })
+    return id
+  }
+
+  introduce(topic: Topic): void {
+    this.topics.set(topic.row.name, topic)
+    this.#retention.set(topic, new Retention(topic))
+    void this.#log.declareTopics([{ id: topic.row.id, name: topic.row.name, partitions: 1 }])
+  }
+
+  #saveIds(ids: { topic: number; group: number }): void {
+    this.#ids = ids
+    this.#core.state.putJson('n', ids)
+  }
+
+  #serve(request: LedgerRequest): void {
+    const core = this.#core
+    const { id } = request
+    switch (request.kind) {
+      case 'append':
+        return this.#answer(id, request.body.map((one) => this.#append(one)))
+      case 'settle':
+        return this.#answer(id, request.body.map((one) => this.#settle(one)))
+      case 'lease':
+        return this.#wait({ kind: 'lease', id, untilMs: core.nowMs + request.body.waitMs, done: false, timed: false, request: request.body })
+      case 'extend':
+        return this.#answer(
+          id,
+          request.body.map((one) => {
+            const group = this.#group(one.topic, one.group)
+            return group === undefined ? { status: 'not-found' as const } : extendHold(core, group, one)
+          }),
+        )
+      case 'declare':
+        return this.#answer(id, request.body.map((one) => declare(core, this, one)))
+      case 'find':
+        return this.#answer(id, request.body.map((one) => findJob(core, this.topics, one)))
+      case 'watch':
+        return this.#wait({ kind: 'watch', id, untilMs: core.nowMs + request.body.waitMs, done: false, timed: false, request: request.body })
+      case 'read': {
+        const from = resolveRead(this.topics, request.body)
+        if (typeof from !== 'number') return this.#answer(id, from)
+        return this.#wait({ kind: 'read', id, untilMs: core.nowMs + request.body.waitMs, done: false, timed: false, request: request.body, from })
+      }
+      case 'command':
+        return this.#answer(id, this.#command(request.body))
+      case 'stats':
+        return this.#answer(id, [...this.topics.values()].map((topic) => viewTopic(core, topic)))
+      case 'abort': {
+        const waiter = this.#waiters.get(request.body)
+        if (waiter !== undefined) this.#endWait(waiter)
+        return this.#answer(id, null)
+      }
+      case 'stop': {
+        for (const waiter of [...this.#waiters.values()]) this.#endWait(waiter)
+        for (const topic of this.topics.values()) for (const group of topic.groups.values()) releaseProcessLeases(core, group)
+        return this.#answer(id, null)
+      }
+    }
+  }
+
+  #append(request: Parameters<typeof append>[2]): AppendOutcome {
+    const topic = this.topics.get(request.topic)
+    if (topic === undefined) return { status: 'not-found' }
+    const settings = topic.row.settings
+    if ('onSlowGroup' in settings && settings.onSlowGroup === 'detach') {
+      detachSlowGroups(this.#core, topic, new BatchView(request.batch).count, request.batch.byteLength)
+    }
+    return append(this.#core, topic, request, false)
+  }
+
+  #settle(request: SettleRequest): SettleOutcome {
+    const group = this.#group(request.topic, request.group)
+    if (group === undefined) return { status: 'not-found' }
+    return settleHold(this.#core, group, request, () => {
+      const outputs = (request.outputs ?? []).map((output) => ({ output, topic: this.topics.get(output.topic) }))
+      const known = outputs.flatMap(({ topic, output }) => (topic === undefined ? [] : [{ topic, batch: output.batch }]))
+      const refusal = admitOutputs(this.#core, known)
+      if (refusal !== null) return refusal
+      return outputs.map(({ output, topic }) =>
+        topic === undefined ? { status: 'not-found' as const } : append(this.#core, topic, output, true),
+      )
+    })
+  }
+
+  #command(command: Command): CommandOutcome {
+    const core = this.#core
+    if (command.kind === 'cancel') {
+      const outcome = cancelJob(core, this.topics, command.id)
+      if (outcome === null) return { status: 'not-found' }
+      return outcome === 'cancelled' ? { status: 'done' } : { status: 'terminal', job: outcome }
+    }
+    if (command.kind === 'remember' || command.kind === 'recall') return this.#once(command.hold, command)
+    const group = this.#group(command.topic, command.group)
+    if (group === undefined) return { status: 'not-found' }
+    switch (command.kind) {
+      case 'pause':
+      case 'resume':
+        setPaused(core, group, command.kind === 'pause')
+        return { status: 'done' }
+      case 'redrive':
+        return redrive(core, group, command.ids, command.max)
+      case 'dead':
+        return listDead(core, group, command.after, command.max)
+      case 'seek': {
+        if (group.topic.row.kind === 'queue') throw new SluiceError('UNSUPPORTED', 'A queue cannot be moved to another place: a settled job stays settled. Redrive its dead letters, or use a topic')
+        const offset = group.topic.resolve(command.from)
+        const problem = findOffsetProblem(group.topic, offset)
+        if (problem !== null) return problem
+        seekGroup(core, group, offset)
+        return { status: 'done' }
+      }
+    }
+  }
+
+  #once(hold: Hold, command: { kind: 'remember'; name: string; value: string } | { kind: 'recall'; name: string }): CommandOutcome {
+    const group = this.#group(hold.topic, hold.group)
+    if (group === undefined) return { status: 'not-found' }
+    const offset = hold.offsets[0] as number
+    if (findLease(group, hold)?.holds(offset) !== true) return { status: 'lost' }
+    const key = `k/${hex(group.row.id)}/${hex(offset)}/${Buffer.from(command.name).toString('hex')}`
+    if (command.kind === 'remember') {
+      this.#core.state.put(key, encodeText(command.value))
+      group.remembered.add(offset)
+      return { status: 'done' }
+    }
+    const value = this.#core.state.get(key)
+    return value === undefined ? { status: 'done' } : { status: 'done', value: decodeText(value) }
+  }
+
+  #group(topic: string, name: string): Group | undefined {
+    return this.topics.get(topic)?.groups.get(name)
+  }
+
+  // ---- waiting
+
+  /** Lets a request wait where what it waits for is noticed; one that need not wait is answered within the step. */
+  #wait(waiter: Waiter): void {
+    this.#waiters.set(waiter.id, waiter)
+    if (waiter.kind === 'lease') {
+      const group = this.#group(waiter.request.topic, waiter.request.group)
+      if (group === undefined) return this.#end(waiter, { status: 'not-found' })
+      group.waiters.push(waiter)
+      this.#core.touched.add(group)
+    } else if (waiter.kind === 'read') {
+      const topic = this.topics.get(waiter.request.topic)
+      if (topic === undefined) return this.#end(waiter, { status: 'not-found' })
+      topic.readWaiters.push(waiter)
+      this.#core.grown.add(topic)
+    } else {
+      const found = findJob(this.#core, this.topics, waiter.request.id)
+      if (found.status === 'not-found' || isWanted(waiter, found.job)) return this.#end(waiter, found)
+      addWatcher(this.#core, this.topics, waiter)
+      this.#setTimer(waiter)
+    }
+    if (waiter.untilMs <= this.#core.nowMs) this.#core.timers.add(this.#core.nowMs, { kind: 'wait', waiter })
+  }
+
+  #end(waiter: Waiter, value: AnswerValue): void {
+    waiter.done = true
+    this.#answer(waiter.id, value)
+  }
+
+  /** The wait is over without what was waited for. */
+  #endWait(waiter: Waiter): void {
+    if (waiter.done) return
+    if (waiter.kind === 'lease') {
+      this.#end(waiter, { status: 'empty' })
+      const group = this.#group(waiter.request.topic, waiter.request.group)
+      if (group !== undefined) group.waiters = group.waiters.filter((one) => !one.done)
+    } else if (waiter.kind === 'read') {
+      const topic = this.topics.get(waiter.request.topic)
+      if (topic === undefined) this.#end(waiter, { status: 'not-found' })
+      else serveReader(this.#core, topic, waiter, true)
+    } else {
+      const found: FindOutcome = findJob(this.#core, this.topics, waiter.request.id)
+      this.#end(waiter, found)
+      this.#dropWatcher(waiter)
+    }
+  }
+
+  #dropWatcher(waiter: WatchWaiter): void {
+    const topic = this.topics.get(waiter.request.id.slice(0, waiter.request.id.indexOf(':')))
+    if (topic === undefined) return
+    for (const lists of [topic.scheduledWatchers, topic.groups.get('')?.watchers]) {
+      for (const [key, list] of (lists as Map<unknown, WatchWaiter[]> | undefined) ?? []) {
+        if (list.includes(waiter)) {
+          if (list.length === 1) lists?.delete(key as never)
+          else list.splice(list.indexOf(waiter), 1)
+          return
+        }
+      }
+    }
+  }
+
+  // ---- a step
+
+  #fire(due: Due): void {
+    const core = this.#core
+    switch (due.kind) {
+      case 'lease':
+        return expireLease(core, due.group, due.fence)
+      case 'retry': {
+        const trouble = due.group.troubles.get(due.offset)
+        if (trouble === undefined || trouble.blocked || trouble.dueAtMs > core.nowMs) return
+        if (due.group.leasedCount > 0 && due.group.leaseOf(due.offset) !== undefined) return
+        due.group.makeReady(due.offset)
+        core.touched.add(due.group)
+        return
+      }
+      case 'rate':
+        core.touched.add(due.group)
+        return
+      case 'scheduled':
+        placeDue(core, due.topic)
+        return
+      case 'wait':
+        this.#endWait(due.waiter)
+        return
+      case 'sweep':
+        this.#sweep()
+    }
+  }
+
+  #sweep(): void {
+    const core = this.#core
+    this.#sweepIsSet = false
+    let nextMs = Number.POSITIVE_INFINITY
+    for (const [topic, retention] of this.#retention) {
+      const isMore = !core.refuseAppends && retention.sweep(core, this.#log)
+      nextMs = Math.min(nextMs, isMore ? 10 : retention.intervalMs)
+      if (topic.countersChanged) core.grown.add(topic)
+    }
+    if (Number.isFinite(nextMs)) this.#setSweep(nextMs)
+  }
+
+  #setSweep(inMs: number): void {
+    this.#sweepIsSet = true
+    this.#core.timers.add(this.#core.nowMs + inMs, { kind: 'sweep' })
+  }
+
+  /** The end of a step: workers, readers and watchers get what came, and what changed is put into the state. */
+  #settleDown(): void {
+    const core = this.#core
+    for (const topic of core.grown) for (const group of topic.groups.values()) core.touched.add(group)
+    for (const group of core.touched) {
+      serveWaiters(core, group)
+      for (const waiter of group.waiters) this.#setTimer(waiter)
+    }
+    for (const topic of core.grown) {
+      topic.readWaiters = topic.readWaiters.filter((waiter) => !waiter.done && !serveReader(core, topic, waiter, false))
+      for (const waiter of topic.readWaiters) this.#setTimer(waiter)
+      topic.save(core)
+    }
+    for (const group of core.touched) {
+      group.save(core)
+      if (group.changed.size > 0) answerWatchers(core, group)
+    }
+    if (!this.#sweepIsSet && core.touched.size > 0) this.#setSweep(1_000)
+    core.grown.clear()
+    core.touched.clear()
+  }
+
+  #setTimer(waiter: Waiter): void {
+    if (waiter.timed || waiter.done) return
+    waiter.timed = true
+    this.#core.timers.add(waiter.untilMs, { kind: 'wait', waiter })
+  }
+
+  #answer(id: number, value: AnswerValue): void {
+    const waiter = this.#waiters.get(id)
+    if (waiter !== undefined) {
+      this.#waiters.delete(id)
+      this.#answeredWaiters.push(waiter)
+    }
+    this.#answers.push({ id, value })
+  }
+
+  #fail(id: number, code: ErrorCode, message: string, details: Readonly<Record<string, unknown>>): void {
+    this.#waiters.delete(id)
+    this.#answers.push({ id, error: { code, message, details } })
+  }
+
+  /** What belongs to the process and not to what is stored. */
+  #keepVolatile(before: Topic): void {
+    const now = this.topics.get(before.row.name)
+    if (now === undefined) return
+    now.appended = before.appended
+    now.refused = before.refused
+    for (const [name, group] of now.groups) {
+      const old = before.groups.get(name)
+      if (old === undefined) continue
+      group.drain = old.drain
+      group.rate = old.rate
+    }
+  }
+}

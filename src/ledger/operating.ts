@@ -1,0 +1,150 @@
+/** What operators do to a group: dead letters, redrive, pause, seek, detach. */
+import type { CommandOutcome, DeadLetter, FullOutcome, OffsetProblem } from '../engine/contract.ts'
+import { BatchBuilder, BatchView, type MessageFields } from '../message-batch.ts'
+import { Lanes } from '../policy/lanes.ts'
+import { OffsetQueue } from '../policy/offset-queue.ts'
+import type { Core } from './core.ts'
+import type { Group } from './group.ts'
+import { idOf, REDRIVE_HEADER } from './jobs.ts'
+import { SettledSet } from './settled.ts'
+import { splitDeadLetter } from './settling.ts'
+import { hex, unhex } from './state.ts'
+import type { Topic } from './topic.ts'
+
+/** The most dead letters in one answer or one redrive. */
+const MAX_LETTERS = 1_000
+const OFFSET_DIGITS = 14
+
+export function listDead(core: Core, group: Group, after: string | undefined, max: number): CommandOutcome {
+  const prefix = `x/${hex(group.row.id)}/`
+  const from = after === undefined ? prefix : `${prefix}${after}\x01`
+  const limit = Math.min(max, MAX_LETTERS)
+  const entries = core.state.range(from, `${prefix}\x7f`, limit)
+  const letters = entries.map(([key, value]): DeadLetter => {
+    const offset = unhex(key.slice(prefix.length))
+    const { row, batch } = splitDeadLetter(value)
+    return { id: idOf(group.topic, offset), offset, ...row, batch: new Uint8Array(batch) }
+  })
+  const last = entries.at(-1)
+  return { status: 'dead-letters', letters, next: last !== undefined && entries.length === limit ? last[0].slice(prefix.length) : null }
+}
+
+/**
+ * Tries again: a dead letter of a queue becomes a new job at the end, one of a topic's group is handed out again where
+ * it was lost only to this group, so it too is appended anew; a blocked message gets as many attempts again in place.
+ */
+export function redrive(core: Core, group: Group, ids: readonly string[] | undefined, max: number): CommandOutcome {
+  const offsets = ids === undefined ? null : new Set(ids.map((id) => Number(id.slice(id.lastIndexOf(':') + 1))))
+  const made: string[] = []
+  let count = 0
+  for (const trouble of [...group.troubles.values()]) {
+    if (!trouble.blocked || (offsets !== null && !offsets.has(trouble.offset)) || count >= max) continue
+    group.setTrouble(core, { ...trouble, blocked: false, dueAtMs: core.nowMs, forgiven: trouble.attempts })
+    group.noteChange(trouble.offset)
+    core.touched.add(group)
+    count++
+  }
+  const refusal = redriveDead(core, group, offsets, Math.min(max, MAX_LETTERS) - count, made)
+  if (refusal !== null && count + made.length === 0) return refusal
+  return { status: 'done', count: count + made.length, ids: made }
+}
+
+function redriveDead(core: Core, group: Group, offsets: ReadonlySet<number> | null, max: number, made: string[]): FullOutcome | null {
+  const { topic } = group
+  const prefix = `x/${hex(group.row.id)}/`
+  const entries =
+    offsets === null
+      ? core.state.range(prefix, `${prefix}\x7f`, Math.max(max, 0))
+      : [...offsets].flatMap((offset): (readonly [string, Uint8Array])[] => {
+          const key = `${prefix}${hex(offset)}`
+          const value = Number.isSafeInteger(offset) ? core.state.get(key) : undefined
+          return value === undefined ? [] : [[key, value]]
+        })
+  for (const [key, value] of entries.slice(0, Math.max(max, 0))) {
+    const offset = unhex(key.slice(-OFFSET_DIGITS))
+    const batch = withRedriveHeader(splitDeadLetter(value).batch, idOf(topic, offset))
+    if (core.refuseAppends || !topic.fits(1, batch.byteLength, true)) return topic.refuse(core, batch.byteLength)
+    made.push(idOf(topic, topic.store(core, batch)))
+    core.state.delete(key)
+    group.deadCount--
+    group.countersChanged = true
+    core.touched.add(group)
+  }
+  return null
+}
+
+/** The same message as a new one: its deadline is over and done with, and it says which job it was. */
+function withRedriveHeader(batch: Uint8Array, id: string): Uint8Array {
+  const view = new BatchView(new Uint8Array(batch))
+  const message: MessageFields = {
+    payload: view.payload(0),
+    isBytes: view.isBytes(0),
+    key: view.key(0),
+    headers: { ...view.headers(0), [REDRIVE_HEADER]: id },
+    priority: view.priority(0),
+  }
+  const builder = new BatchBuilder()
+  builder.add(message)
+  return builder.finish()
+}
+
+export function setPaused(core: Core, group: Group, paused: boolean): void {
+  if (group.row.paused === paused) return
+  group.row = { ...group.row, paused }
+  group.saveRow(core)
+  core.touched.add(group)
+}
+
+/** An offset that a reader or group cannot go to, or null. */
+export function findOffsetProblem(topic: Topic, offset: number): OffsetProblem | null {
+  const { earliest, head } = topic
+  if (offset < earliest) return { status: 'truncated', offset, earliest, head }
+  return offset > head ? { status: 'out-of-range', offset, earliest, head } : null
+}
+
+/** Moves a group to a place, as if it had just started there; what it holds is lost to it (P5, P6). */
+export function seekGroup(core: Core, group: Group, offset: number): void {
+  const id = hex(group.row.id)
+  for (const prefix of [`l/${id}/`, `r/${id}/`, `s/${id}/`, `k/${id}/`]) deleteUnder(core, prefix)
+  group.row = { ...group.row, base: offset, baseBytes: group.topic.bytesBefore(offset) }
+  group.settled = new SettledSet(offset)
+  group.cursor = offset
+  group.settledCount = 0
+  group.settledBytes = 0
+  group.lanes = new Lanes()
+  group.ready = [new OffsetQueue(), new OffsetQueue(), new OffsetQueue()]
+  group.suspects = new OffsetQueue()
+  group.suspectFence = 0
+  group.leases.clear()
+  group.leasedCount = 0
+  group.troubles.clear()
+  group.blockedCount = 0
+  group.remembered.clear()
+  group.heldAtLoad.clear()
+  group.countersChanged = true
+  group.saveRow(core)
+  core.touched.add(group)
+}
+
+/** P2: lets go of groups that keep a topic at its limit, so that `count` messages of `bytes` find room. */
+export function detachSlowGroups(core: Core, topic: Topic, count: number, bytes: number): void {
+  const { limit } = topic.row.settings
+  for (const group of topic.groups.values()) {
+    const overMessages = group.depth + count > limit.messages
+    if (!overMessages && group.depthBytes + bytes <= limit.bytes) continue
+    const from = group.settled.floor
+    const to = Math.max(from, overMessages ? topic.head - Math.floor(limit.messages / 2) : topic.head)
+    seekGroup(core, group, to)
+    group.row = { ...group.row, lost: { status: 'truncated', offset: from, earliest: to, head: topic.head } }
+    group.saveRow(core)
+  }
+  topic.isFull = false
+}
+
+function deleteUnder(core: Core, prefix: string): void {
+  for (;;) {
+    const entries = core.state.under(prefix, 10_000)
+    for (const [key] of entries) core.state.delete(key)
+    if (entries.length < 10_000) return
+  }
+}

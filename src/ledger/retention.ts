@@ -1,0 +1,109 @@
+/**
+ * Retention: how long what all groups have settled can still be read, by time since it was settled and by bytes. It
+ * never touches what a group has not settled (P2).
+ *
+ * When something was settled is not stored. Instead the floor is noted now and then, at most `MARKS` times within the
+ * period: what was below the floor that long ago is old enough. Notes are not kept over a restart, so that after one
+ * the period begins anew: longer than promised, never shorter.
+ */
+import type { Log } from '../logs/contract.ts'
+import { forgetKeys, type MovedRow } from './appending.ts'
+import type { Core } from './core.ts'
+import { decodeJson, hex, unhex } from './state.ts'
+import type { Topic } from './topic.ts'
+
+interface Mark {
+  readonly offset: number
+  readonly bytes: number
+  readonly atMs: number
+}
+
+const MARKS = 64
+/** Rows that one sweep deletes of each kind, so that no step stalls. */
+const ROWS_PER_SWEEP = 2_000
+
+export class Retention {
+  readonly #topic: Topic
+  #marks: Mark[] = []
+
+  constructor(topic: Topic) {
+    this.#topic = topic
+  }
+
+  /** Trims what is due and deletes rows that went with it. True: there is more to do soon. */
+  sweep(core: Core, log: Pick<Log, 'trim'>): boolean {
+    const topic = this.#topic
+    this.#note(core)
+    const target = this.#target(core)
+    if (target > topic.earliest) {
+      topic.earliest = target
+      topic.countersChanged = true
+      core.grown.add(topic)
+      void log.trim(topic.row.id, 0, target)
+      topic.window.release(target)
+    }
+    let more = forgetKeys(core, topic, ROWS_PER_SWEEP) === ROWS_PER_SWEEP
+    if (topic.row.kind === 'queue') {
+      more = this.#dropOutcomes(core) || more
+      more = this.#dropMoved(core) || more
+    }
+    return more
+  }
+
+  /** Milliseconds after which a sweep is worth it. */
+  get intervalMs(): number {
+    return Math.min(Math.max(this.#topic.row.settings.retention.ms / MARKS, 1_000), 60_000)
+  }
+
+  #note(core: Core): void {
+    const { floor } = this.#topic
+    const last = this.#marks.at(-1)
+    const { retention } = this.#topic.row.settings
+    if (last !== undefined && last.offset === floor) return
+    const bytes = this.#topic.bytesBefore(floor)
+    const isDue = last === undefined || core.nowMs - last.atMs >= retention.ms / MARKS || bytes - last.bytes >= retention.bytes / MARKS
+    if (!isDue) return
+    this.#marks.push({ offset: floor, bytes, atMs: core.nowMs })
+  }
+
+  /** The highest place up to which everything is old enough, or too much. */
+  #target(core: Core): number {
+    const { retention } = this.#topic.row.settings
+    const newest = this.#marks.at(-1)
+    let target = 0
+    let drop = 0
+    for (const mark of this.#marks) {
+      const isOld = core.nowMs - mark.atMs >= retention.ms
+      const isTooMuch = newest !== undefined && newest.bytes - mark.bytes > retention.bytes
+      if (!isOld && !isTooMuch) break
+      target = mark.offset
+      drop++
+    }
+    if (drop > 0) this.#marks = this.#marks.slice(drop - 1)
+    return target
+  }
+
+  /** Outcomes of jobs that are below the earliest. */
+  #dropOutcomes(core: Core): boolean {
+    const prefix = `o/${hex(this.#topic.jobs.row.id)}/`
+    const old = core.state.range(prefix, prefix + hex(this.#topic.earliest), ROWS_PER_SWEEP)
+    for (const [key] of old) core.state.delete(key)
+    return old.length === ROWS_PER_SWEEP
+  }
+
+  /** Where delayed jobs went that are gone themselves. Ordered by due time, so the oldest come first. */
+  #dropMoved(core: Core): boolean {
+    const { row, earliest } = this.#topic
+    const prefix = `m/${hex(row.id)}/`
+    let dropped = 0
+    for (const [key, value] of core.state.under(prefix, ROWS_PER_SWEEP)) {
+      const moved = decodeJson<MovedRow>(value)
+      const isGone = moved.offset === null ? core.nowMs - moved.atMs >= row.settings.retention.ms : moved.offset < earliest
+      if (!isGone && unhex(key.slice(prefix.length, prefix.length + 14)) > core.nowMs - row.settings.retention.ms) break
+      if (!isGone) continue
+      core.state.delete(key)
+      dropped++
+    }
+    return dropped === ROWS_PER_SWEEP
+  }
+}

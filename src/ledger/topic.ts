@@ -1,0 +1,209 @@
+/**
+ * A topic, or the topic of a queue: where it begins and ends, how full it is, what is delayed, who waits for more.
+ *
+ * Depth (P7) is counted, never estimated: messages and bytes stored since the start of the group, less those settled,
+ * plus those delayed. Both are monotone counters that are stored with every settle, so that nothing is recounted when a
+ * folder is opened. A queue has one group; a topic is as deep as its slowest group finds it.
+ */
+import type { FullOutcome, ReadFrom } from '../engine/contract.ts'
+import type { QueueSettings, TopicSettings } from '../engine/options.ts'
+import type { StoredBatch } from '../logs/contract.ts'
+import { BatchView, PRIORITY_NORMAL } from '../message-batch.ts'
+import { isBelowLowWater, lowWater, RESERVE, retryAfterMs } from '../policy/admission.ts'
+import type { Core } from './core.ts'
+import type { Group } from './group.ts'
+import type { ReadWaiter, WatchWaiter } from './requests.ts'
+import { hex } from './state.ts'
+import { Window } from './window.ts'
+
+/** How a topic is stored. */
+export interface TopicRow {
+  readonly id: number
+  readonly name: string
+  readonly kind: 'queue' | 'topic'
+  /** Part of the ids of its jobs (see job-id.ts). */
+  readonly tag: string
+  readonly settings: QueueSettings | TopicSettings
+}
+
+export interface TopicCounters {
+  /** The lowest offset that may be read. */
+  readonly earliest: number
+  /** The highest offset whose priority is not normal; -1: none. */
+  readonly lastSpecial: number
+  readonly scheduled: number
+  readonly scheduledBytes: number
+  /** The next serial number of a delayed job. */
+  readonly serial: number
+}
+
+interface Amount {
+  readonly messages: number
+  readonly bytes: number
+}
+
+export class Topic {
+  row: TopicRow
+  readonly window: Window
+  head = 0
+  headBytes = 0
+  earliest = 0
+  lastSpecial = -1
+  scheduled = 0
+  scheduledBytes = 0
+  serial = 0
+  countersChanged = false
+  /** Set by a refusal, until the depth is below low water. */
+  isFull = false
+  appended = 0
+  refused = 0
+  lastTimestampMs = 0
+  readonly groups = new Map<string, Group>()
+  readWaiters: ReadWaiter[] = []
+  /** Who wants to know of a delayed job, by the end of its key. */
+  readonly scheduledWatchers = new Map<string, WatchWaiter[]>()
+
+  constructor(row: TopicRow, core: Core) {
+    this.row = row
+    this.window = new Window(row.id, core.fetch, core.budget)
+  }
+
+  /** The group of a queue. */
+  get jobs(): Group {
+    return this.groups.get('') as Group
+  }
+
+  /** What is not settled, by the group that has most of it. */
+  get depth(): Amount {
+    let messages = 0
+    let bytes = 0
+    for (const group of this.groups.values()) {
+      messages = Math.max(messages, group.depth)
+      bytes = Math.max(bytes, group.depthBytes)
+    }
+    return { messages: messages + this.scheduled, bytes: bytes + this.scheduledBytes }
+  }
+
+  /** How many of `count` messages of `bytes` may be stored: all or, to be tried one by one, not all. */
+  fits(count: number, bytes: number, isReserve: boolean): boolean {
+    const { limit } = this.row.settings
+    const { messages: depth, bytes: depthBytes } = this.depth
+    if (!isReserve && this.isFull) {
+      if (!isBelowLowWater({ messages: depth, bytes: depthBytes }, limit)) return false
+      this.isFull = false
+    }
+    const share = isReserve ? RESERVE : 1
+    return depth + count <= Math.floor(limit.messages * share) && depthBytes + bytes <= Math.floor(limit.bytes * share)
+  }
+
+  /** The refusal of what did not fit. */
+  refuse(core: Core, bytes: number, count = 1): FullOutcome {
+    this.refused += count
+    if (core.refuseAppends) return { status: 'full', reason: 'disk', depth: 0, limit: 0, retryAfterMs: retryAfterMs(0, 0, core.random()) }
+    const { limit } = this.row.settings
+    const depth = this.depth
+    const isBytes = depth.messages < limit.messages && depth.bytes + bytes > limit.bytes
+    this.isFull = !isBelowLowWater(depth, limit)
+    let perSecond = Number.POSITIVE_INFINITY
+    for (const group of this.groups.values()) perSecond = Math.min(perSecond, group.drain.perSecond(core.nowMs))
+    if (!Number.isFinite(perSecond)) perSecond = 0
+    const mean = depth.messages === 0 ? bytes : depth.bytes / depth.messages
+    const excess = isBytes ? (depth.bytes + bytes - lowWater(limit.bytes)) / Math.max(mean, 1) : depth.messages - lowWater(limit.messages)
+    return {
+      status: 'full',
+      reason: isBytes ? 'bytes' : 'messages',
+      depth: isBytes ? depth.bytes : depth.messages,
+      limit: isBytes ? limit.bytes : limit.messages,
+      retryAfterMs: retryAfterMs(excess, perSecond, core.random()),
+    }
+  }
+
+  /** Puts a batch at the head. It has been admitted. Gives its first offset. */
+  store(core: Core, bytes: Uint8Array): number {
+    const view = new BatchView(bytes)
+    const baseOffset = this.head
+    this.lastTimestampMs = Math.max(this.lastTimestampMs, core.nowMs)
+    const batch: StoredBatch = {
+      topic: this.row.id,
+      partition: 0,
+      baseOffset,
+      count: view.count,
+      timestampMs: this.lastTimestampMs,
+      startBytes: this.headBytes,
+      bytes,
+    }
+    this.head += view.count
+    this.headBytes += sizeOfAll(bytes)
+    this.appended += view.count
+    for (let i = 0; i < view.count; i++) {
+      if (view.priority(i) === PRIORITY_NORMAL) continue
+      this.lastSpecial = baseOffset + i
+      this.countersChanged = true
+    }
+    this.window.push(batch)
+    core.outputs.push(batch)
+    core.grown.add(this)
+    return baseOffset
+  }
+
+  priorityOf(offset: number): number {
+    if (offset > this.lastSpecial) return PRIORITY_NORMAL
+    const batch = this.window.at(offset)
+    return batch === null ? PRIORITY_NORMAL : batch.view.priority(offset - batch.baseOffset)
+  }
+
+  /** Bytes of the topic before `offset`. */
+  bytesBefore(offset: number): number {
+    if (offset >= this.head) return this.headBytes
+    const batch = this.window.at(offset)
+    if (batch === null) return this.headBytes
+    let bytes = batch.startBytes
+    for (let i = 0; i < offset - batch.baseOffset; i++) bytes += batch.view.size(i)
+    return bytes
+  }
+
+  /** The offset that `from` stands for; not checked against what is kept. */
+  resolve(from: ReadFrom): number {
+    if (from === 'earliest') return this.earliest
+    if (from === 'latest') return this.head
+    if (typeof from === 'number') return from
+    let low = this.earliest
+    let high = this.head
+    while (low < high) {
+      const middle = Math.floor((low + high) / 2)
+      const batch = this.window.at(middle)
+      if (batch === null || batch.timestampMs >= from.timeMs) high = batch === null ? middle : Math.max(low, batch.baseOffset)
+      else low = batch.baseOffset + batch.count
+    }
+    return low
+  }
+
+  /** Everything below is settled for all groups. */
+  get floor(): number {
+    let floor = this.head
+    for (const group of this.groups.values()) floor = Math.min(floor, group.settled.floor)
+    return floor
+  }
+
+  save(core: Core): void {
+    if (!this.countersChanged) return
+    this.countersChanged = false
+    const counters: TopicCounters = {
+      earliest: this.earliest,
+      lastSpecial: this.lastSpecial,
+      scheduled: this.scheduled,
+      scheduledBytes: this.scheduledBytes,
+      serial: this.serial,
+    }
+    core.state.putJson(`T/${hex(this.row.id)}`, counters)
+  }
+
+  saveRow(core: Core): void {
+    core.state.putJson(`t/${this.row.name}`, this.row)
+  }
+}
+
+/** The sum of `BatchView.size` over a batch: all of it but its header. */
+export function sizeOfAll(batch: Uint8Array): number {
+  return batch.byteLength - 16
+}

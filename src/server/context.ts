@@ -1,0 +1,48 @@
+/** What every route has at hand. */
+import type { FastifyRequest } from 'fastify'
+import type { Engine, Sluice } from '../index.ts'
+import type { Appender } from './appender.ts'
+import type { Directory } from './directory.ts'
+import type { Load, Visit } from './load.ts'
+import type { ServerSettings } from './settings.ts'
+
+export interface Context {
+  readonly sluice: Sluice
+  readonly engine: Engine
+  readonly settings: ServerSettings
+  readonly directory: Directory
+  readonly appender: Appender
+  readonly load: Load
+  /** Milliseconds since 1970. */
+  now(): number
+}
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Its place in the count of requests under way; there from the first hook on. */
+    visit: Visit
+  }
+}
+
+export const JSON_TYPE = 'application/json; charset=utf-8'
+/** The longest wait of one call. */
+export const MAX_WAIT_MS = 60_000
+
+/** The parameter of the path. */
+export function pathPart(request: FastifyRequest, name: string): string {
+  return (request.params as Record<string, string>)[name] ?? ''
+}
+
+/**
+ * Runs a wait as one: counted with the waits, ended when the client goes or the server closes. Without a time to wait
+ * it is a plain call.
+ */
+export async function waiting<T>({ visit }: FastifyRequest, waitMs: number, call: (signal?: AbortSignal) => Promise<T>): Promise<T> {
+  if (waitMs === 0) return call()
+  const signal = visit.wait()
+  try {
+    return await call(signal)
+  } finally {
+    visit.endWait()
+  }
+}

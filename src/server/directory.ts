@@ -1,0 +1,111 @@
+/**
+ * Which queues and topics there are, as far as this server needs to know: their kind, so that a job is not added to a
+ * topic, and the tag that is part of the ids of a queue's jobs. The first use of a name declares it with the defaults,
+ * up to `maxQueues` names; a declaration by `PUT` is a deliberate act and has no such bound.
+ */
+import type { Declaration, DeclareOutcome, Engine } from '../index.ts'
+import { SluiceError } from '../errors.ts'
+
+export interface Entry {
+  readonly kind: 'queue' | 'topic'
+  readonly name: string
+  readonly tag: string
+}
+
+export class Directory {
+  readonly #engine: Engine
+  readonly #maxQueues: number
+  readonly #entries = new Map<string, Entry>()
+  /** First uses under way, so that a burst on a new name declares it once. */
+  readonly #declaring = new Map<string, Promise<Entry>>()
+  /** Names that exist in the engine; null until they were asked for. */
+  #names: Set<string> | null = null
+
+  constructor(engine: Engine, maxQueues: number) {
+    this.#engine = engine
+    this.#maxQueues = maxQueues
+  }
+
+  /** The entry where it is known already: the path of nearly every call. */
+  peek(kind: Entry['kind'], name: string): Entry | undefined {
+    const entry = this.#entries.get(name)
+    if (entry !== undefined && entry.kind !== kind) throw wrongKind(entry)
+    return entry
+  }
+
+  /** The entry, declared with the defaults where it is new. */
+  async use(kind: Entry['kind'], name: string): Promise<Entry> {
+    const known = this.peek(kind, name)
+    if (known !== undefined) return known
+    const under = this.#declaring.get(name)
+    if (under !== undefined) {
+      await under.catch(() => {})
+      return this.use(kind, name)
+    }
+    const declaring = this.#useFirst(kind, name)
+    this.#declaring.set(name, declaring)
+    try {
+      return await declaring
+    } finally {
+      this.#declaring.delete(name)
+    }
+  }
+
+  /** The entry of something that exists, or `QUEUE_NOT_FOUND`, `TOPIC_NOT_FOUND`: reading declares nothing. */
+  async find(kind: Entry['kind'], name: string): Promise<Entry> {
+    const known = this.peek(kind, name)
+    if (known !== undefined) return known
+    const { topics } = await this.#engine.stats()
+    const found = topics.find((topic) => topic.name === name)
+    if (found === undefined) throw notFound(kind, name)
+    if (found.kind !== kind) throw wrongKind(found)
+    return this.use(kind, name)
+  }
+
+  /** Declares, and throws what is not a declaration. */
+  async declare(declaration: Declaration): Promise<DeclareOutcome & { status: 'declared' }> {
+    const [outcome] = await this.#engine.declare([declaration])
+    if (outcome?.status === 'declared') {
+      const { kind, name } = declaration
+      if (kind !== 'group') {
+        this.#entries.set(name, { kind, name, tag: outcome.tag })
+        this.#names?.add(name)
+      }
+      return outcome
+    }
+    if (outcome?.status === 'conflict') throw new SluiceError('DECLARED_DIFFERENTLY', outcome.message)
+    if (outcome?.status === 'not-found') throw notFound('topic', declaration.kind === 'group' ? declaration.topic : declaration.name)
+    throw offsetProblem(outcome as Exclude<typeof outcome, undefined>)
+  }
+
+  async #useFirst(kind: Entry['kind'], name: string): Promise<Entry> {
+    this.#names ??= new Set((await this.#engine.stats()).topics.map((topic) => topic.name))
+    if (!this.#names.has(name) && this.#names.size >= this.#maxQueues) {
+      throw new SluiceError(
+        kind === 'queue' ? 'QUEUE_NOT_FOUND' : 'TOPIC_NOT_FOUND',
+        `There is no ${kind} '${name}', and first use makes no more: there are ${this.#names.size} queues and topics, the limit of \`maxQueues\`. Declare it with PUT /v1/${kind}s/${name}.`,
+        { limit: this.#maxQueues },
+      )
+    }
+    const outcome = await this.declare({ kind, name, settings: {} })
+    return { kind, name, tag: outcome.tag }
+  }
+}
+
+export function notFound(kind: Entry['kind'], name: string): SluiceError {
+  return kind === 'queue'
+    ? new SluiceError('QUEUE_NOT_FOUND', `There is no queue '${name}'. Declare it, or add a job: the first use declares it.`)
+    : new SluiceError('TOPIC_NOT_FOUND', `There is no topic '${name}'. Declare it, or publish to it: the first use declares it.`)
+}
+
+/** P6: an offset that cannot be read, and what can. */
+export function offsetProblem(outcome: { status: string; offset: number; earliest: number; head: number }): SluiceError {
+  const { offset, earliest, head } = outcome
+  return outcome.status === 'truncated'
+    ? new SluiceError('OFFSET_TRUNCATED', `Offset ${offset} is no longer kept; the earliest is ${earliest}.`, { offset, earliest, head })
+    : new SluiceError('OFFSET_OUT_OF_RANGE', `Offset ${offset} is beyond the end of the topic, ${head}.`, { offset, earliest, head })
+}
+
+function wrongKind({ kind, name }: { kind: Entry['kind']; name: string }): SluiceError {
+  return new SluiceError('DECLARED_DIFFERENTLY', `'${name}' is a ${kind}: use /v1/${kind}s/${name}, or another name.`)
+}

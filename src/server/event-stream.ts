@@ -1,0 +1,75 @@
+/**
+ * One answer of type `text/event-stream`. It is written straight to the socket: thousands of idle streams cost no more
+ * than their connection. A slow reader is waited for, so a stream never holds more than one page of events in memory.
+ */
+import { once } from 'node:events'
+import type { FastifyReply } from 'fastify'
+import { formatProblem, problemOf } from './problem.ts'
+
+export const EVENT_STREAM_TYPE = 'text/event-stream'
+
+/**
+ * Answers with the events that `run` sends, until it returns or throws; a failure is the last event. `signal` ends when
+ * the client goes away or the server closes.
+ */
+export async function streamEvents(reply: FastifyReply, signal: AbortSignal, run: (stream: EventStream) => Promise<void>): Promise<FastifyReply> {
+  const stream = new EventStream(reply, signal)
+  try {
+    await run(stream)
+  } catch (error) {
+    await stream.fail(error)
+  } finally {
+    stream.end()
+  }
+  return reply
+}
+
+class EventStream {
+  readonly #raw: FastifyReply['raw']
+  readonly #signal: AbortSignal
+
+  /** Takes the connection over from Fastify. */
+  constructor(reply: FastifyReply, signal: AbortSignal) {
+    this.#raw = reply.raw
+    this.#signal = signal
+    const headers = reply.getHeaders()
+    reply.hijack()
+    this.#raw.writeHead(200, {
+      ...headers,
+      'content-type': EVENT_STREAM_TYPE,
+      'cache-control': 'no-store',
+      'x-accel-buffering': 'no',
+    })
+    this.#raw.flushHeaders()
+  }
+
+  /** Writes one event; `data` may have lines. */
+  async send(data: string, id?: number, name?: string): Promise<void> {
+    const lines = data.includes('\n') || data.includes('\r') ? data.split(/\r\n|\r|\n/).join('\ndata: ') : data
+    await this.#write(`${name === undefined ? '' : `event: ${name}\n`}${id === undefined ? '' : `id: ${id}\n`}data: ${lines}\n\n`)
+  }
+
+  /** A comment, which readers skip: it shows both ends, and the proxies between, that the stream lives. */
+  async beat(): Promise<void> {
+    await this.#write(':\n\n')
+  }
+
+  /** Tells why the stream ends. Its status went out long ago. */
+  async fail(error: unknown): Promise<void> {
+    await this.send(formatProblem(problemOf(error)), undefined, 'problem')
+  }
+
+  end(): void {
+    this.#raw.end()
+  }
+
+  async #write(text: string): Promise<void> {
+    if (this.#signal.aborted || this.#raw.write(text)) return
+    await once(this.#raw, 'drain', { signal: this.#signal }).catch(() => {})
+  }
+}
+
+/** Whether the caller asked for a stream of events. */
+export function wantsEvents(accept: string | undefined): boolean {
+  return accept?.includes(EVENT_STREAM_TYPE) ?? false
+}

@@ -1,0 +1,77 @@
+/** What the engine answered, as what a caller reads: the place of a message that was stored, or the error of one that was not. */
+import { formatJobId, formatScheduledJobId, type FullOutcome, type StoredPlace } from '../index.ts'
+import { SluiceError } from '../errors.ts'
+import type { Appended } from './appender.ts'
+import type { Entry } from './directory.ts'
+
+export interface Accepted {
+  readonly id: string
+  readonly queue: string
+  readonly status: string
+  readonly duplicate: boolean
+  readonly createdAtMs: number
+  readonly dueAtMs?: number
+  readonly durability: string
+  readonly copies: number
+}
+
+/** P7: nothing was stored. */
+export function fullError({ reason, depth, limit, retryAfterMs }: FullOutcome, name: string): SluiceError {
+  if (reason === 'disk') return new SluiceError('DISK_FULL', `The disk is full; nothing was stored in '${name}'.`, { retryAfterMs })
+  return new SluiceError('QUEUE_FULL', `'${name}' holds ${depth} ${reason}, its limit is ${limit}; nothing was stored. Try again in ${retryAfterMs} ms.`, { reason, depth, limit, retryAfterMs })
+}
+
+/** A job that was taken in; throws where it was not. */
+export function acceptedJob({ name, tag }: Entry, { outcome, receipt }: Appended): Accepted {
+  const { timestampMs, durability, copies, partition } = receipt
+  const common = { queue: name, duplicate: false, createdAtMs: timestampMs, durability, copies }
+  switch (outcome.status) {
+    case 'stored':
+      return { id: formatJobId(name, tag, outcome.offset, partition), status: 'queued', ...common }
+    case 'scheduled':
+      return { id: formatScheduledJobId(name, tag, outcome.dueAtMs, outcome.serial), status: 'scheduled', dueAtMs: outcome.dueAtMs, ...common }
+    case 'duplicate':
+      return { id: placeId(name, tag, outcome.place), status: outcome.place.kind === 'scheduled' ? 'scheduled' : 'queued', ...common, duplicate: true }
+    case 'mismatch':
+      throw mismatch(name)
+    case 'full':
+      throw fullError(outcome, name)
+  }
+}
+
+export interface Published {
+  readonly topic: string
+  readonly partition: number
+  readonly offset: number
+  readonly timestampMs: number
+  readonly duplicate: boolean
+  readonly durability: string
+  readonly copies: number
+}
+
+/** The receipt of a message on a topic; throws where it was not stored. */
+export function publishedMessage(topic: string, { outcome, receipt }: Appended): Published {
+  switch (outcome.status) {
+    case 'stored':
+      return { topic, ...receipt, offset: outcome.offset, duplicate: false }
+    case 'duplicate': {
+      const { place } = outcome
+      if (place.kind === 'offset') return { topic, ...receipt, partition: place.partition, offset: place.offset, duplicate: true }
+      throw new SluiceError('UNSUPPORTED', 'A topic has no scheduled messages.')
+    }
+    case 'scheduled':
+      throw new SluiceError('UNSUPPORTED', 'A topic has no scheduled messages.')
+    case 'mismatch':
+      throw mismatch(topic)
+    case 'full':
+      throw fullError(outcome, topic)
+  }
+}
+
+function mismatch(name: string): SluiceError {
+  return new SluiceError('IDEMPOTENCY_MISMATCH', `The idempotency key was used in '${name}' with another payload. Use a new key for a new payload.`)
+}
+
+function placeId(queue: string, tag: string, place: StoredPlace): string {
+  return place.kind === 'offset' ? formatJobId(queue, tag, place.offset, place.partition) : formatScheduledJobId(queue, tag, place.dueMs, place.serial)
+}

@@ -1,0 +1,119 @@
+/** Jobs: add one or a batch, ask for one, follow one, cancel one. */
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { type JobView, parseJobId } from '../../index.ts'
+import { SluiceError } from '../../errors.ts'
+import { isBatch, readPayload, readsPayloads } from '../bodies.ts'
+import { type Context, JSON_TYPE, MAX_WAIT_MS, pathPart, waiting } from '../context.ts'
+import { streamEvents, wantsEvents } from '../event-stream.ts'
+import { readJobRequest } from '../incoming.ts'
+import { readMembers, readName, wholeText } from '../members.ts'
+import { acceptedJob } from '../outcomes.ts'
+import { formatJob } from '../views.ts'
+import { appendLines } from './batch.ts'
+
+const JOB_QUERY = { waitMs: wholeText(0, MAX_WAIT_MS, 0) }
+const PREFER_WAIT = /(?:^|[,;\s])wait\s*=\s*"?(\d{1,9})/i
+const TERMINAL = new Set<string>(['completed', 'failed', 'cancelled', 'expired'])
+
+export function jobRoutes(app: FastifyInstance, context: Context): void {
+  readsPayloads(app, context.settings)
+  app.post('/v1/queues/:queue/jobs', (request, reply) => addJob(context, request, reply))
+  app.get('/v1/jobs/:id', (request, reply) => showJob(context, request, reply))
+  app.delete('/v1/jobs/:id', (request, reply) => cancelJob(context, request, reply))
+}
+
+async function addJob(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+  const queue = readName(pathPart(request, 'queue'), 'queue')
+  const isLines = isBatch(request)
+  const incoming = isLines ? null : readJobRequest(request.headers, readPayload(request), context.now())
+  const entry = context.directory.peek('queue', queue) ?? (await context.directory.use('queue', queue))
+  if (incoming === null) return appendLines(context, entry, request, reply, (appended) => acceptedJob(entry, appended))
+  const accepted = acceptedJob(entry, await context.appender.append(queue, incoming))
+  reply.header('location', `/v1/jobs/${accepted.id}`)
+  const waitSeconds = PREFER_WAIT.exec(String(request.headers.prefer ?? ''))?.[1]
+  if (waitSeconds !== undefined) {
+    const settled = await waitForResult(context, request, reply, accepted.id, Number(waitSeconds))
+    if (settled !== null) return reply.type(JSON_TYPE).send(formatJob(settled))
+  }
+  // A job that was there already may have gone on since; what was just stored is where the outcome says.
+  const known = accepted.duplicate ? await findJob(context, accepted.id) : null
+  return reply.code(202).type(JSON_TYPE).send(JSON.stringify(known === null ? accepted : { ...accepted, status: known.status, createdAtMs: known.createdAtMs }))
+}
+
+/** The job once it is settled, or null: too many wait, or it takes longer. It is stored in any case, so this never fails. */
+async function waitForResult({ engine }: Context, { visit }: FastifyRequest, reply: FastifyReply, id: string, seconds: number): Promise<JobView | null> {
+  const waitMs = Math.min(seconds * 1_000, MAX_WAIT_MS)
+  const signal = visit.tryWait()
+  if (signal === null) return null
+  reply.header('preference-applied', `wait=${waitMs / 1_000}`)
+  try {
+    const found = await engine.watch({ id, version: 0, untilTerminal: true, waitMs }, signal)
+    return found.status === 'found' && isTerminal(found.job) ? found.job : null
+  } catch {
+    return null
+  } finally {
+    visit.endWait()
+  }
+}
+
+async function showJob(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+  const id = pathPart(request, 'id')
+  const { waitMs } = readMembers(request.query, JOB_QUERY, 'the query')
+  if (wantsEvents(request.headers.accept)) return followJob(context, request, reply, id)
+  const job = await findJob(context, id)
+  if (job === null) throw noJob(id)
+  if (waitMs === 0 || isTerminal(job)) return reply.type(JSON_TYPE).send(formatJob(job))
+  const found = await waiting(request, waitMs, (signal) => context.engine.watch({ id, version: job.version, untilTerminal: true, waitMs }, signal))
+  return reply.type(JSON_TYPE).send(formatJob(found.status === 'found' ? found.job : job))
+}
+
+/** Each change of the job until it is terminal, its version as the id of the event. */
+async function followJob({ engine, settings }: Context, request: FastifyRequest, reply: FastifyReply, id: string): Promise<FastifyReply> {
+  const first = await findJob({ engine }, id)
+  if (first === null) throw noJob(id)
+  const seen = Number(request.headers['last-event-id'] ?? -1)
+  // 204 tells a reader that reconnects by itself to stop.
+  if (isTerminal(first) && seen >= first.version) return reply.code(204).send()
+  const signal = request.visit.wait()
+  let job = first
+  let version = Number.isSafeInteger(seen) ? seen : -1
+  return streamEvents(reply, signal, async (stream) => {
+    for (;;) {
+      if (job.version > version) {
+        version = job.version
+        await stream.send(formatJob(job), version)
+      } else await stream.beat()
+      if (isTerminal(job) || signal.aborted) return
+      const found = await engine.watch({ id, version, untilTerminal: false, waitMs: settings.heartbeatMs }, signal)
+      if (found.status === 'not-found') throw noJob(id)
+      job = found.job
+    }
+  })
+}
+
+async function cancelJob(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+  const id = pathPart(request, 'id')
+  if (parseJobId(id) === null) throw noJob(id)
+  const outcome = await context.engine.command({ kind: 'cancel', id })
+  if (outcome.status === 'not-found') throw noJob(id)
+  if (outcome.status === 'terminal' && outcome.job.status !== 'cancelled') {
+    throw new SluiceError('JOB_SETTLED', `The job '${id}' is ${outcome.job.status} already; its status never changes.`, { jobStatus: outcome.job.status })
+  }
+  const job = await findJob(context, id)
+  if (job === null) throw noJob(id)
+  return reply.type(JSON_TYPE).send(formatJob(job))
+}
+
+async function findJob({ engine }: Pick<Context, 'engine'>, id: string): Promise<JobView | null> {
+  if (parseJobId(id) === null) return null
+  const [found] = await engine.find([id])
+  return found?.status === 'found' ? found.job : null
+}
+
+function isTerminal({ status }: JobView): boolean {
+  return TERMINAL.has(status)
+}
+
+function noJob(id: string): SluiceError {
+  return new SluiceError('JOB_NOT_FOUND', `There is no job '${id.slice(0, 200)}'. The id is of another data folder, or the job was settled longer ago than \`retention\` keeps.`)
+}

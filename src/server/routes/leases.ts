@@ -1,0 +1,107 @@
+/** Work from any language: take messages of a queue or a group under leases, keep them, settle them. */
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { BatchView, formatJobId } from '../../index.ts'
+import { SluiceError } from '../../errors.ts'
+import { readControl, readsControl } from '../bodies.ts'
+import { type Context, JSON_TYPE, MAX_WAIT_MS, pathPart, waiting } from '../context.ts'
+import { notFound, offsetProblem } from '../directory.ts'
+import { drawHolder, formatLeaseToken } from '../lease-token.ts'
+import { readMembers, readName, whole } from '../members.ts'
+import { nextHelping } from '../paging.ts'
+import { formatMessage } from '../views.ts'
+import { extendLeases, leaseMsRule, settleLeases } from './settling.ts'
+
+const MAX_LEASES = 1_000
+const LEASE_BODY = { max: whole(1, MAX_LEASES, 1), leaseMs: leaseMsRule, waitMs: whole(0, MAX_WAIT_MS, 0) }
+
+interface Source {
+  readonly topic: string
+  readonly group: string
+  /** Of a queue. */
+  readonly tag?: string
+}
+
+interface Granted {
+  readonly fence: number
+  readonly offsets: readonly number[]
+}
+
+export function leaseRoutes(app: FastifyInstance, context: Context): void {
+  readsControl(app, context.settings)
+  app.post('/v1/queues/:queue/leases', async (request, reply) => {
+    const queue = readName(pathPart(request, 'queue'), 'queue')
+    const { tag } = context.directory.peek('queue', queue) ?? (await context.directory.use('queue', queue))
+    return lease(context, request, reply, { topic: queue, group: '', tag })
+  })
+  app.post('/v1/topics/:topic/groups/:group/leases', async (request, reply) => {
+    const topic = readName(pathPart(request, 'topic'), 'topic')
+    const group = readName(pathPart(request, 'group'), 'group')
+    await context.directory.find('topic', topic)
+    return lease(context, request, reply, { topic, group })
+  })
+  app.post('/v1/leases::extend', async (request, reply) => reply.type(JSON_TYPE).send(await extendLeases(context, readControl(request))))
+  app.post('/v1/leases::settle', async (request, reply) => reply.type(JSON_TYPE).send(await settleLeases(context, readControl(request))))
+}
+
+async function lease(context: Context, request: FastifyRequest, reply: FastifyReply, source: Source): Promise<FastifyReply> {
+  const { max, leaseMs, waitMs } = readMembers(readControl(request).value, LEASE_BODY, 'a lease request')
+  const holder = drawHolder()
+  const granted: Granted[] = []
+  // A client that is gone cannot settle what it never saw, so that goes back to the queue.
+  reply.raw.once('close', () => {
+    if (!reply.raw.writableFinished) giveBack(context, source, holder, granted)
+  })
+  const leases = await waiting(request, waitMs, (signal) => take(context, source, { max, leaseMs, waitMs, holder }, granted, signal))
+  if (request.visit.isOver) giveBack(context, source, holder, granted)
+  return reply.type(JSON_TYPE).send(`{"leases":[${leases.join(',')}]}`)
+}
+
+interface Wish {
+  readonly max: number
+  readonly leaseMs: number
+  readonly waitMs: number
+  readonly holder: string
+}
+
+/** Leases in helpings, so that the answer stays within a budget in bytes. Each lease as JSON text. */
+async function take({ engine, settings }: Context, source: Source, wish: Wish, granted: Granted[], signal?: AbortSignal): Promise<string[]> {
+  const { topic, group, tag } = source
+  const leases: string[] = []
+  let bytes = 0
+  for (;;) {
+    const max = nextHelping({ wanted: wish.max, budgetBytes: settings.maxBatchBytes, takenCount: leases.length, takenBytes: bytes })
+    if (max === 0) return leases
+    const request = { topic, group, max, leaseMs: wish.leaseMs, waitMs: leases.length === 0 ? wish.waitMs : 0, holder: { kind: 'token', token: wish.holder } } as const
+    const outcome = await engine.lease(request, signal)
+    if (outcome.status === 'empty' || (outcome.status !== 'leased' && leases.length > 0)) return leases
+    if (outcome.status === 'not-found') throw group === '' ? notFound('queue', topic) : noGroup(topic, group)
+    if (outcome.status !== 'leased') throw offsetProblem(outcome)
+    const { fence, offsets, attempts, timestampsMs, expiresAtMs } = outcome
+    granted.push({ fence, offsets })
+    const view = new BatchView(outcome.batch)
+    offsets.forEach((offset, i) => {
+      const text = formatMessage(view, i, {
+        lease: formatLeaseToken({ topic, group, fence, offset, holder: wish.holder }),
+        ...(tag === undefined ? { topic, group } : { id: formatJobId(topic, tag, offset), queue: topic }),
+        offset,
+        attempt: attempts[i],
+        fence,
+        expiresAtMs,
+        timestampMs: timestampsMs[i],
+      })
+      leases.push(text)
+      bytes += text.length
+    })
+    if (offsets.length < max) return leases
+  }
+}
+
+function giveBack({ engine }: Context, { topic, group }: Source, token: string, granted: Granted[]): void {
+  const requests = granted.splice(0).map(({ fence, offsets }) => ({ topic, group, fence, offsets, token, outcome: { kind: 'release' } as const }))
+  // Best effort: what cannot be given back now ends with its time.
+  if (requests.length > 0) engine.settle(requests).catch(() => {})
+}
+
+function noGroup(topic: string, group: string): SluiceError {
+  return new SluiceError('GROUP_NOT_FOUND', `There is no group '${group}' on the topic '${topic}'. Declare it with PUT /v1/topics/${topic}/groups/${group}, with the place where it starts.`)
+}

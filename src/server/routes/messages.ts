@@ -1,0 +1,115 @@
+/** Messages of a topic: publish one or a batch, read a page, follow the topic as it grows. */
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { BatchView, type ReadFrom } from '../../index.ts'
+import { isBatch, readPayload, readsPayloads } from '../bodies.ts'
+import { type Context, JSON_TYPE, MAX_WAIT_MS, pathPart, waiting } from '../context.ts'
+import { notFound, offsetProblem } from '../directory.ts'
+import { streamEvents, wantsEvents } from '../event-stream.ts'
+import { readTopicRequest } from '../incoming.ts'
+import { invalid, readMembers, readName, type Rule, wholeText } from '../members.ts'
+import { publishedMessage } from '../outcomes.ts'
+import { nextHelping } from '../paging.ts'
+import { formatMessage } from '../views.ts'
+import { appendLines } from './batch.ts'
+
+const MAX_PAGE = 1_000
+const ISO_TIME = /^\d{4}-\d{2}-\d{2}(?:T[\d:.]+(?:Z|[+-]\d{2}:\d{2})?)?$/
+
+/** `earliest`, `latest`, an offset, or a time in ISO 8601. */
+export const readFrom: Rule<ReadFrom> = (value, name) => {
+  if (value === 'earliest' || value === 'latest') return value
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value
+  const given = String(value)
+  if (/^\d{1,16}$/.test(given) && Number.isSafeInteger(Number(given))) return Number(given)
+  const timeMs = ISO_TIME.test(given) ? Date.parse(given) : Number.NaN
+  if (Number.isFinite(timeMs)) return { timeMs }
+  throw invalid(name, value, 'earliest, latest, an offset, or a time such as 2030-01-31T12:00:00Z')
+}
+
+const PAGE_QUERY = {
+  from: ((value, name) => (value === undefined ? 'earliest' : readFrom(value, name))) as Rule<ReadFrom>,
+  limit: wholeText(1, MAX_PAGE, 100),
+  waitMs: wholeText(0, MAX_WAIT_MS, 0),
+}
+
+export function messageRoutes(app: FastifyInstance, context: Context): void {
+  readsPayloads(app, context.settings)
+  app.post('/v1/topics/:topic/messages', (request, reply) => publish(context, request, reply))
+  app.get('/v1/topics/:topic/messages', (request, reply) => readPage(context, request, reply))
+}
+
+async function publish(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+  const topic = readName(pathPart(request, 'topic'), 'topic')
+  const incoming = isBatch(request) ? null : readTopicRequest(request.headers, readPayload(request))
+  const entry = context.directory.peek('topic', topic) ?? (await context.directory.use('topic', topic))
+  if (incoming === null) return appendLines(context, entry, request, reply, (appended) => publishedMessage(topic, appended))
+  const published = publishedMessage(topic, await context.appender.append(topic, incoming))
+  return reply.code(201).type(JSON_TYPE).send(JSON.stringify(published))
+}
+
+interface Page {
+  /** Each as JSON text. */
+  readonly messages: readonly { readonly offset: number; readonly text: string }[]
+  readonly next: number
+  readonly earliest: number
+  readonly head: number
+}
+
+async function readPage(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+  const topic = readName(pathPart(request, 'topic'), 'topic')
+  const { from, limit, waitMs } = readMembers(request.query, PAGE_QUERY, 'the query')
+  await context.directory.find('topic', topic)
+  if (wantsEvents(request.headers.accept)) return follow(context, request, reply, topic, from)
+  const { messages, next, earliest, head } = await waiting(request, waitMs, (signal) => takePage(context, topic, from, limit, waitMs, signal))
+  const list = messages.map(({ text }) => text).join(',')
+  return reply.type(JSON_TYPE).send(`{"messages":[${list}],"next":${next},"earliest":${earliest},"head":${head}}`)
+}
+
+/** Every message from there on as an event, its offset as the id, so that `Last-Event-ID` goes on behind it. */
+async function follow(context: Context, request: FastifyRequest, reply: FastifyReply, topic: string, from: ReadFrom): Promise<FastifyReply> {
+  const last = request.headers['last-event-id']
+  const signal = request.visit.wait()
+  // The first page comes before the status goes out, so that a place that cannot be read is still a proper error.
+  let page = await takePage(context, topic, last === undefined ? from : nextOf(last), MAX_PAGE, 0, signal)
+  return streamEvents(reply, signal, async (stream) => {
+    for (;;) {
+      for (const { offset, text } of page.messages) await stream.send(text, offset)
+      if (page.messages.length === 0) await stream.beat()
+      if (signal.aborted) return
+      page = await takePage(context, topic, page.next, MAX_PAGE, context.settings.heartbeatMs, signal)
+    }
+  })
+}
+
+function nextOf(lastEventId: string | string[]): number {
+  const last = readFrom(lastEventId, 'Last-Event-ID')
+  if (typeof last !== 'number') throw invalid('Last-Event-ID', lastEventId, 'the id of an event of this topic')
+  return last + 1
+}
+
+async function takePage({ engine, settings }: Context, topic: string, from: ReadFrom, limit: number, waitMs: number, signal?: AbortSignal): Promise<Page> {
+  const messages: Page['messages'][number][] = []
+  let place = from
+  let bytes = 0
+  for (;;) {
+    const max = nextHelping({ wanted: limit, budgetBytes: settings.maxBatchBytes, takenCount: messages.length, takenBytes: bytes })
+    const outcome = await engine.read({ topic, from: place, max: Math.max(1, max), waitMs: messages.length === 0 ? waitMs : 0 }, signal)
+    if (outcome.status === 'not-found') throw notFound('topic', topic)
+    if (outcome.status !== 'read') throw offsetProblem(outcome)
+    let count = 0
+    for (const slice of outcome.messages) {
+      const view = new BatchView(slice.bytes)
+      for (let i = slice.from; i < slice.to; i++) {
+        const offset = slice.baseOffset + i
+        const text = formatMessage(view, i, { partition: slice.partition, offset, timestampMs: slice.timestampMs })
+        messages.push({ offset, text })
+        bytes += text.length
+        count++
+      }
+    }
+    const { next, earliest, head } = outcome
+    const more = nextHelping({ wanted: limit, budgetBytes: settings.maxBatchBytes, takenCount: messages.length, takenBytes: bytes })
+    if (count < max || more === 0 || next >= head) return { messages, next, earliest, head }
+    place = next
+  }
+}

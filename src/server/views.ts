@@ -1,0 +1,35 @@
+/** What the server shows of jobs, messages and leases, as JSON text. Payloads and results stand in it as they were sent. */
+import type { BatchView, DeadLetter, JobView } from '../index.ts'
+import { jsonTextOf } from './json-text.ts'
+
+export function formatJob(job: JobView): string {
+  const { result, progress, ...rest } = job
+  return joinMembers(JSON.stringify(rest), result === undefined ? '' : `"result":${result}`, progress === undefined ? '' : `"progress":${progress}`)
+}
+
+export function formatMessage(batch: BatchView, index: number, place: object): string {
+  return joinMembers(JSON.stringify({ ...place, ...headOf(batch, index) }), payloadMember(batch, index))
+}
+
+export function formatDeadLetter(letter: DeadLetter, batch: BatchView): string {
+  const { id, offset, attempts, error, diedAtMs } = letter
+  return formatMessage(batch, 0, { id, offset, attempts, error, diedAtMs })
+}
+
+function headOf(batch: BatchView, index: number): object {
+  return { key: batch.key(index) ?? null, headers: batch.headers(index) ?? {} }
+}
+
+/** `payload` where it was sent as JSON and is JSON, else `payloadBase64`. */
+function payloadMember(batch: BatchView, index: number): string {
+  const bytes = batch.payload(index)
+  const text = batch.isBytes(index) ? null : jsonTextOf(bytes)
+  if (text !== null) return `"payload":${text}`
+  return `"payloadBase64":"${Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('base64')}"`
+}
+
+/** Adds members, given as text, to an object, given as text. */
+function joinMembers(object: string, ...members: string[]): string {
+  const inner = [object.slice(1, -1), ...members].filter((member) => member !== '')
+  return `{${inner.join(',')}}`
+}
