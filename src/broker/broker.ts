@@ -63,6 +63,7 @@ export class Broker {
     await ledger.open(host.now())
     const broker = new Broker(log, ownership, ledger, host, emit)
     await broker.#step([])
+    broker.#run()
     return broker
   }
 

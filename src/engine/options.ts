@@ -48,13 +48,13 @@ export interface GroupSettings {
   /** The most attempts of one message, the first included. @default 5. 1 never retries. */
   readonly attempts: number
   readonly backoff: Backoff
-  /** @default 'deadLetter' */
+  /** Out of attempts: `deadLetter` lets the next of its key go on, `block` holds its key until it is redriven. @default 'deadLetter' */
   readonly onExhausted: OnExhausted
   /** The most dead letters kept; at the bound `deadLetter` becomes `block`. @default 10_000 */
   readonly deadLetters: number
   /** One lane: strictly one after the other. Cannot change later. @default false */
   readonly strict: boolean
-  /** null: as fast as workers ask. @default null */
+  /** At most `messages` hand-outs in any `perMs`, evenly, over all workers; null: as fast as they ask. @default null */
   readonly rate: Rate | null
 }
 
@@ -68,8 +68,9 @@ export interface QueueSettings extends GroupSettings {
 export interface TopicSettings {
   readonly limit: Limit
   readonly retention: Retention
+  /** Milliseconds within which an idempotency key gives the same receipt. @default 86_400_000 (a day) */
   readonly idempotencyMs: number
-  /** @default 'refuse' */
+  /** When a group keeps the topic at its limit: `refuse` publishers, or `detach` the group, which loses messages and is told which. @default 'refuse' */
   readonly onSlowGroup: OnSlowGroup
 }
 

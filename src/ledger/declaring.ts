@@ -52,8 +52,9 @@ function createTopic(core: Core, registry: Registry, { kind, name, settings: giv
   const settings = kind === 'queue' ? withDefaults(DEFAULT_QUEUE, given) : withDefaults(DEFAULT_TOPIC, given)
   const tag = Math.floor(core.random() * 36 ** 6).toString(36).padStart(6, '0')
   const topic = new Topic({ id: registry.nextTopicId(), name, kind, tag, settings }, core)
-  topic.saveRow(core)
+  // First the log, which may have no room for it; then everything that cannot fail.
   registry.introduce(topic)
+  topic.saveRow(core)
   if (kind === 'queue') addGroup(core, registry, topic, '', settings as QueueSettings, 0)
   return { status: 'declared', created: true, tag, settings }
 }

@@ -170,9 +170,9 @@ export class Ledger implements Registry {
   }
 
   introduce(topic: Topic): void {
+    void this.#log.declareTopics([{ id: topic.row.id, name: topic.row.name, partitions: 1 }])
     this.topics.set(topic.row.name, topic)
     this.#retention.set(topic, new Retention(topic))
-    void this.#log.declareTopics([{ id: topic.row.id, name: topic.row.name, partitions: 1 }])
   }
 
   #saveIds(ids: { topic: number; group: number }): void {

@@ -9,9 +9,11 @@ import type { Incoming } from './incoming.ts'
 export interface Appended {
   readonly outcome: MessageOutcome
   readonly receipt: StoreReceipt
+  readonly idempotencyKey: string | undefined
 }
 
 interface Waiter {
+  readonly idempotencyKey: string | undefined
   readonly resolve: (appended: Appended) => void
   readonly reject: (error: unknown) => void
 }
@@ -57,7 +59,7 @@ export class Appender {
       setImmediate(() => this.#flush())
     }
     const { waiters } = pending
-    return new Promise((resolve, reject) => waiters.push({ resolve, reject }))
+    return new Promise((resolve, reject) => waiters.push({ idempotencyKey: wish?.idempotencyKey, resolve, reject }))
   }
 
   #flush(): void {
@@ -87,7 +89,8 @@ function deliver(topic: string, waiters: readonly Waiter[], outcome: AppendOutco
     return
   }
   const { receipt } = outcome
-  waiters.forEach(({ resolve }, i) => {
-    resolve({ outcome: outcome.status === 'mixed' ? (outcome.outcomes[i] as MessageOutcome) : { status: 'stored', offset: outcome.offset + i }, receipt })
+  waiters.forEach(({ idempotencyKey, resolve }, i) => {
+    const own: MessageOutcome = outcome.status === 'mixed' ? (outcome.outcomes[i] as MessageOutcome) : { status: 'stored', offset: outcome.offset + i }
+    resolve({ outcome: own, receipt, idempotencyKey })
   })
 }

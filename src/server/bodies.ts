@@ -5,6 +5,7 @@
 import { isUtf8 } from 'node:buffer'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { SluiceError } from '../errors.ts'
+import { parseJson } from './members.ts'
 import type { ServerSettings } from './settings.ts'
 
 const JSON_TYPE = 'application/json'
@@ -61,11 +62,7 @@ export function readControl(request: FastifyRequest): { readonly text: string; r
   if (!Buffer.isBuffer(body) || body.byteLength === 0) return { text: '{}', value: {} }
   if (!isUtf8(body)) throw new SluiceError('BAD_REQUEST', 'The body is not UTF-8.')
   const text = body.toString('utf8')
-  try {
-    return { text, value: JSON.parse(text) as unknown }
-  } catch (error) {
-    throw new SluiceError('BAD_REQUEST', `The body is not JSON: ${(error as Error).message}.`)
-  }
+  return { text, value: parseJson(text, 'The body', 'BAD_REQUEST') }
 }
 
 /** The lines of a batch that hold anything. */

@@ -3,8 +3,9 @@
  * topic, and the tag that is part of the ids of a queue's jobs. The first use of a name declares it with the defaults,
  * up to `maxQueues` names; a declaration by `PUT` is a deliberate act and has no such bound.
  */
-import type { Declaration, DeclareOutcome, Engine } from '../index.ts'
 import { SluiceError } from '../errors.ts'
+import type { Declaration, DeclareOutcome, Engine, OffsetProblem } from '../index.ts'
+import { offsetError } from '../outcomes.ts'
 
 export interface Entry {
   readonly kind: 'queue' | 'topic'
@@ -75,7 +76,7 @@ export class Directory {
     }
     if (outcome?.status === 'conflict') throw new SluiceError('DECLARED_DIFFERENTLY', outcome.message)
     if (outcome?.status === 'not-found') throw notFound('topic', declaration.kind === 'group' ? declaration.topic : declaration.name)
-    throw offsetProblem(outcome as Exclude<typeof outcome, undefined>)
+    throw offsetError(declaration.kind === 'group' ? declaration.topic : declaration.name, outcome as OffsetProblem)
   }
 
   async #useFirst(kind: Entry['kind'], name: string): Promise<Entry> {
@@ -96,14 +97,6 @@ export function notFound(kind: Entry['kind'], name: string): SluiceError {
   return kind === 'queue'
     ? new SluiceError('QUEUE_NOT_FOUND', `There is no queue '${name}'. Declare it, or add a job: the first use declares it.`)
     : new SluiceError('TOPIC_NOT_FOUND', `There is no topic '${name}'. Declare it, or publish to it: the first use declares it.`)
-}
-
-/** P6: an offset that cannot be read, and what can. */
-export function offsetProblem(outcome: { status: string; offset: number; earliest: number; head: number }): SluiceError {
-  const { offset, earliest, head } = outcome
-  return outcome.status === 'truncated'
-    ? new SluiceError('OFFSET_TRUNCATED', `Offset ${offset} is no longer kept; the earliest is ${earliest}.`, { offset, earliest, head })
-    : new SluiceError('OFFSET_OUT_OF_RANGE', `Offset ${offset} is beyond the end of the topic, ${head}.`, { offset, earliest, head })
 }
 
 function wrongKind({ kind, name }: { kind: Entry['kind']; name: string }): SluiceError {

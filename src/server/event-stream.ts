@@ -34,12 +34,8 @@ class EventStream {
     this.#signal = signal
     const headers = reply.getHeaders()
     reply.hijack()
-    this.#raw.writeHead(200, {
-      ...headers,
-      'content-type': EVENT_STREAM_TYPE,
-      'cache-control': 'no-store',
-      'x-accel-buffering': 'no',
-    })
+    for (const [name, value] of Object.entries(headers)) if (value !== undefined) this.#raw.setHeader(name, value)
+    this.#raw.writeHead(200, { 'content-type': EVENT_STREAM_TYPE, 'cache-control': 'no-store', 'x-accel-buffering': 'no' })
     this.#raw.flushHeaders()
   }
 

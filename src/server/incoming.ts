@@ -4,83 +4,26 @@
  */
 import { isUtf8 } from 'node:buffer'
 import type { IncomingHttpHeaders } from 'node:http'
-import { type AppendWish, MAX_HEADER_BYTES, MAX_KEY_BYTES, type MessageFields, PRIORITIES } from '../index.ts'
 import { SluiceError } from '../errors.ts'
+import { type AppendWish, type MessageFields, PRIORITIES } from '../index.ts'
+import { checkOptions, MAX_DURATION_MS } from '../options-check.ts'
+import { OUTPUT_JOB_RULES, OUTPUT_MESSAGE_RULES } from '../setting-rules.ts'
 import { cutMembers } from './json-text.ts'
-import { anything, invalid, oneOf, optional, readMembers, type Rule, text, textMap, whole, wholeText } from './members.ts'
+import { wholeText } from './members.ts'
 
 export interface Incoming {
   readonly fields: MessageFields
   readonly wish: Omit<AppendWish, 'index'> | null
 }
 
-/** Ten years: longer is a mistake in the unit. */
-const MAX_DELAY_MS = 315_360_000_000
-const MAX_TIME_MS = 8_640_000_000_000_000
-const MAX_IDEMPOTENCY_CHARS = 256
+const delayHeader = wholeText(0, MAX_DURATION_MS)
+const deadlineHeader = wholeText(1, MAX_DURATION_MS)
+const NO_OPTIONS = {}
 
-const idempotencyKey: Rule<string> = (value, name) => {
-  if (typeof value === 'string' && value.length > 0 && value.length <= MAX_IDEMPOTENCY_CHARS) return value
-  throw invalid(name, value, `1 to ${MAX_IDEMPOTENCY_CHARS} characters`)
-}
-const key: Rule<string> = (value, name) => {
-  if (typeof value === 'string' && value !== '' && Buffer.byteLength(value) <= MAX_KEY_BYTES) return value
-  throw invalid(name, value, `1 to ${MAX_KEY_BYTES} bytes of UTF-8`)
-}
-const headerMap: Rule<Readonly<Record<string, string>>> = (value, name) => {
-  const map = textMap(value, name)
-  if (Buffer.byteLength(JSON.stringify(map)) <= MAX_HEADER_BYTES) return map
-  throw invalid(name, 'longer', `at most ${MAX_HEADER_BYTES} bytes as JSON`)
-}
-const priority = oneOf(PRIORITIES)
-
-const TOPIC_LINE = {
-  payload: anything,
-  payloadBase64: optional(text(Number.MAX_SAFE_INTEGER)),
-  key: optional(key),
-  headers: optional(headerMap),
-  idempotencyKey: optional(idempotencyKey),
-}
-const JOB_LINE = {
-  ...TOPIC_LINE,
-  delayMs: optional(whole(0, MAX_DELAY_MS)),
-  priority: optional(priority),
-  deadlineMs: optional(whole(0, MAX_TIME_MS)),
-}
-const delayHeader = wholeText(0, MAX_DELAY_MS)
-const deadlineHeader = wholeText(0, MAX_TIME_MS)
-
-/** A job, from the headers of its request. */
-export function readJobRequest(headers: IncomingHttpHeaders, payload: Buffer, nowMs: number): Incoming {
-  const delay = headers['sluice-delay-ms']
-  const priorityName = headers['sluice-priority']
-  const deadline = headers['sluice-deadline-ms']
-  const { fields, wish } = readTopicRequest(headers, payload)
-  if (delay === undefined && priorityName === undefined && deadline === undefined) return { fields, wish }
-  return withJobOptions(
-    fields,
-    wish?.idempotencyKey,
-    {
-      delayMs: delay === undefined ? undefined : delayHeader(delay, 'Sluice-Delay-Ms'),
-      priority: priorityName === undefined ? undefined : priority(priorityName, 'Sluice-Priority'),
-      deadlineMs: deadline === undefined ? undefined : deadlineHeader(deadline, 'Sluice-Deadline-Ms'),
-    },
-    nowMs,
-  )
-}
-
-/** A message for a topic, from the headers of its request. */
-export function readTopicRequest(headers: IncomingHttpHeaders, payload: Buffer): Incoming {
-  const keyHeader = headers['sluice-key']
-  const idempotencyHeader = headers['idempotency-key']
-  const fields = {
-    payload,
-    isBytes: headers['content-type']?.startsWith('application/octet-stream') ?? false,
-    key: keyHeader === undefined ? undefined : key(decodeHeader(keyHeader), 'Sluice-Key'),
-    headers: traceHeaders(headers),
-  }
-  if (idempotencyHeader === undefined) return { fields, wish: null }
-  return { fields, wish: { idempotencyKey: idempotencyKey(decodeHeader(idempotencyHeader), 'Idempotency-Key') } }
+/** A message, from the headers and the body of its request. */
+export function readRequest(headers: IncomingHttpHeaders, payload: Buffer, kind: 'queue' | 'topic', nowMs: number): Incoming {
+  const isBytes = headers['content-type']?.toLowerCase().startsWith('application/octet-stream') ?? false
+  return complete({ payload, isBytes }, readHeaders(headers, kind), kind, 'the headers', nowMs)
 }
 
 /** A message as a JSON object: its text, and the same parsed. */
@@ -94,51 +37,75 @@ export interface MessageSource {
 
 /** A message, from a JSON object that carries it. */
 export function readMessageObject({ source, value, kind, where }: MessageSource, nowMs: number, maxBytes: number): Incoming {
-  const read = kind === 'queue' ? readMembers(value, JOB_LINE, where) : readMembers(value, TOPIC_LINE, where)
-  const hasText = Object.hasOwn(value as object, 'payload')
-  if (hasText === (read.payloadBase64 !== undefined)) {
-    throw new SluiceError('INVALID_PAYLOAD', `${where} needs one of payload (any JSON) and payloadBase64 (bytes), such as {"payload": {"to": "a@b.c"}}.`)
-  }
-  const payload = hasText ? (cutMembers(source).get('payload') as string) : decodeBase64(read.payloadBase64 as string)
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw noPayload(where)
+  const { payload: parsed, payloadBase64, ...options } = value as Record<string, unknown>
+  if ((parsed === undefined) === (payloadBase64 === undefined)) throw noPayload(where)
+  const payload = parsed === undefined ? decodeBase64(payloadBase64) : (cutMembers(source).get('payload') as string)
   const bytes = Buffer.byteLength(payload)
   if (bytes > maxBytes) {
     throw new SluiceError('PAYLOAD_TOO_LARGE', `${where} has a payload of ${bytes} bytes; a message has at most ${maxBytes}.`, { limit: maxBytes })
   }
-  const fields = { payload, key: read.key, headers: read.headers }
-  if ('delayMs' in read) return withJobOptions(fields, read.idempotencyKey, read, nowMs)
-  return { fields, wish: read.idempotencyKey === undefined ? null : { idempotencyKey: read.idempotencyKey } }
+  return complete({ payload }, options, kind, where, nowMs)
 }
 
-interface JobOptions {
-  readonly delayMs: number | undefined
-  readonly priority: (typeof PRIORITIES)[number] | undefined
-  readonly deadlineMs: number | undefined
+interface MessageOptions {
+  readonly key?: string
+  readonly headers?: Readonly<Record<string, string>>
+  readonly idempotencyKey?: string
+  readonly delayMs?: number
+  readonly priority?: (typeof PRIORITIES)[number]
+  readonly deadlineMs?: number
 }
 
-function withJobOptions(fields: MessageFields, idempotency: string | undefined, options: JobOptions, nowMs: number): Incoming {
-  const { delayMs = 0, deadlineMs = 0 } = options
-  const wish = delayMs === 0 && idempotency === undefined ? null : { idempotencyKey: idempotency, dueAtMs: delayMs === 0 ? undefined : nowMs + delayMs }
+/** Checks the options with the rules that they have in TypeScript, and makes fields and wishes of them. */
+function complete(payload: Pick<MessageFields, 'payload' | 'isBytes'>, options: object, kind: 'queue' | 'topic', where: string, nowMs: number): Incoming {
+  if (options === NO_OPTIONS) return { fields: payload, wish: null }
+  checkOptions(options, kind === 'queue' ? OUTPUT_JOB_RULES : OUTPUT_MESSAGE_RULES, where)
+  const { key, headers, idempotencyKey, delayMs = 0, priority, deadlineMs } = options as MessageOptions
   return {
-    fields: { ...fields, deadlineMs, ...(options.priority === undefined ? {} : { priority: PRIORITIES.indexOf(options.priority) }) },
-    wish,
+    fields: {
+      ...payload,
+      key,
+      headers,
+      ...(priority === undefined ? {} : { priority: PRIORITIES.indexOf(priority) }),
+      ...(deadlineMs === undefined ? {} : { deadlineMs: nowMs + deadlineMs }),
+    },
+    wish: delayMs === 0 && idempotencyKey === undefined ? null : { idempotencyKey, dueAtMs: delayMs === 0 ? undefined : nowMs + delayMs },
   }
 }
 
-/** The context of a trace travels with the message. */
-function traceHeaders(headers: IncomingHttpHeaders): Record<string, string> | undefined {
-  const { traceparent, tracestate } = headers
-  if (typeof traceparent !== 'string') return undefined
-  return typeof tracestate === 'string' ? { traceparent, tracestate } : { traceparent }
+/** The options that the headers of a request carry, by the names that they have in TypeScript. */
+function readHeaders(given: IncomingHttpHeaders, kind: 'queue' | 'topic'): object {
+  const options: Record<string, unknown> = {}
+  let count = 0
+  function take(header: string, option: string, read: (value: string) => unknown): void {
+    const value = given[header]
+    if (value === undefined) return
+    options[option] = read(String(value))
+    count++
+  }
+  take('sluice-key', 'key', decodeHeader)
+  take('idempotency-key', 'idempotencyKey', decodeHeader)
+  take('traceparent', 'headers', (traceparent) => (given.tracestate === undefined ? { traceparent } : { traceparent, tracestate: String(given.tracestate) }))
+  if (kind === 'queue') {
+    take('sluice-delay-ms', 'delayMs', (value) => delayHeader(value, 'Sluice-Delay-Ms'))
+    take('sluice-deadline-ms', 'deadlineMs', (value) => deadlineHeader(value, 'Sluice-Deadline-Ms'))
+    take('sluice-priority', 'priority', (value) => value)
+  }
+  return count === 0 ? NO_OPTIONS : options
 }
 
 /** Node gives a header as Latin-1; people send UTF-8. */
-function decodeHeader(value: string | string[]): string {
-  const given = String(value)
-  const bytes = Buffer.from(given, 'latin1')
-  return isUtf8(bytes) ? bytes.toString('utf8') : given
+function decodeHeader(value: string): string {
+  const bytes = Buffer.from(value, 'latin1')
+  return isUtf8(bytes) ? bytes.toString('utf8') : value
 }
 
-function decodeBase64(encoded: string): Buffer {
-  if (encoded.length % 4 === 0 && /^[A-Za-z0-9+/]*={0,2}$/.test(encoded)) return Buffer.from(encoded, 'base64')
+function decodeBase64(encoded: unknown): Buffer {
+  if (typeof encoded === 'string' && encoded.length % 4 === 0 && /^[A-Za-z0-9+/]*={0,2}$/.test(encoded)) return Buffer.from(encoded, 'base64')
   throw new SluiceError('INVALID_PAYLOAD', 'payloadBase64 is not base64 (A to Z, a to z, 0 to 9, + and /, filled up with =).')
+}
+
+function noPayload(where: string): SluiceError {
+  return new SluiceError('INVALID_PAYLOAD', `${where} needs one of payload (any JSON) and payloadBase64 (bytes), such as {"payload": {"to": "a@b.c"}}.`)
 }

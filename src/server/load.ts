@@ -38,9 +38,10 @@ export class Load {
     return this.#closed
   }
 
-  enter(): Visit {
+  /** `isUncounted`: let in past the cap. */
+  enter(isUncounted = false): Visit {
     if (this.#closed) throw new SluiceError('CLOSED', 'The server is stopping; nothing was stored. Try again in a moment.')
-    if (this.#inFlight >= this.#maxInFlight) {
+    if (this.#inFlight >= this.#maxInFlight && !isUncounted) {
       throw new SluiceError('OVERLOADED', `The server has ${this.#inFlight} requests in flight, its limit; nothing was stored.`, { limit: this.#maxInFlight })
     }
     this.#inFlight++

@@ -1,7 +1,7 @@
 /** The options of the server, with their defaults. */
 import { SluiceError } from '../errors.ts'
+import { checkOptions, createRules, duration, flag, invalidOption, MAX_COUNT, text, whole } from '../options-check.ts'
 import { isLoopback } from './guard.ts'
-import { unknownMember, whole } from './members.ts'
 
 export interface ServerOptions {
   /** The address to listen on. One that other machines reach is refused without `behindProxy`. @default '127.0.0.1' */
@@ -50,25 +50,32 @@ const DEFAULTS: ServerSettings = {
   log: null,
 }
 
-const MAX_COUNT = 1_000_000_000
-const RANGES: Readonly<Record<string, readonly [min: number, max: number]>> = {
-  port: [0, 65_535],
-  maxQueues: [0, MAX_COUNT],
-  maxMessageBytes: [1, 268_435_456],
-  maxBatchBytes: [1, 268_435_456],
-  maxInFlight: [1, MAX_COUNT],
-  maxWaiting: [0, MAX_COUNT],
-  heartbeatMs: [10, 3_600_000],
-  requestTimeoutMs: [100, 3_600_000],
-  drainMs: [0, 3_600_000],
-}
+const MAX_BODY_BYTES = 268_435_456
+const RULES = createRules({
+  host: text(255),
+  port: whole(0, 65_535),
+  behindProxy: flag,
+  allowedHosts: (value, name) => {
+    if (!Array.isArray(value)) throw invalidOption(name, value, 'an array of host names')
+    value.forEach((host, i) => text(255)(host, `${name}[${i}]`))
+  },
+  maxQueues: whole(0, MAX_COUNT),
+  maxMessageBytes: whole(1, MAX_BODY_BYTES),
+  maxBatchBytes: whole(1, MAX_BODY_BYTES),
+  maxInFlight: whole(1, MAX_COUNT),
+  maxWaiting: whole(0, MAX_COUNT),
+  heartbeatMs: duration(10, 3_600_000),
+  requestTimeoutMs: duration(100, 3_600_000),
+  drainMs: duration(0, 3_600_000),
+  log: (value, name) => {
+    if (value !== null && typeof (value as { write?: unknown }).write !== 'function') throw invalidOption(name, value, 'null or something with write(line)')
+  },
+})
 
 export function completeServerOptions(options: ServerOptions): ServerSettings {
+  checkOptions(options, RULES, 'createServer()')
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
-  const unknown = Object.keys(given).find((name) => !Object.hasOwn(DEFAULTS, name))
-  if (unknown !== undefined) throw unknownMember(unknown, Object.keys(DEFAULTS), 'the options of the server')
   const settings: ServerSettings = { ...DEFAULTS, ...given }
-  for (const [name, [min, max]] of Object.entries(RANGES)) whole(min, max)(settings[name as keyof ServerSettings], name)
   if (!isLoopback(settings.host) && !settings.behindProxy) {
     throw new SluiceError(
       'INVALID_OPTION',

@@ -63,7 +63,7 @@ export function openDatabase(path: string, synchronous: 'FULL' | 'NORMAL', cache
     // SQLite was built so, and loses its tail in a power cut. No automatic checkpoint: ours is checkpoint.ts.
     // No spill: the pages of one commit go to the WAL once, at its end.
     database.exec(`
-      PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=${synchronous};
+      PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=${synchronous}; PRAGMA fullfsync=ON;
       PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=-1; PRAGMA cache_spill=OFF; PRAGMA mmap_size=0;
       PRAGMA cache_size=-${Math.ceil(cacheBytes / 1024)}; PRAGMA temp_store=MEMORY; PRAGMA trusted_schema=OFF;
       PRAGMA cell_size_check=ON;

@@ -36,6 +36,9 @@ export function sortFailure(error: unknown): FailureKind {
     case 'EACCES':
     case 'EPERM':
       return 'readOnly'
+    // A number in a row that no number of ours can be.
+    case 'ERR_OUT_OF_RANGE':
+      return 'corrupt'
   }
   return 'fatal'
 }

@@ -56,7 +56,7 @@ import { APPLICATION_ID, createDatabase, FORMAT_VERSION, PAGE_BYTES } from './da
 import { corrupt } from './failure.ts'
 import { currentBoot, PageGuard } from './page-guard.ts'
 import { decodeStampPage, encodeStamp, STAMP_PAGE, type Stamp } from './stamp.ts'
-import { readFully, WAL_HEADER_BYTES, walkWal } from './wal.ts'
+import { EMPTY_WAL, findHighestCommit, readFully, WAL_HEADER_BYTES, type WalFacts, WalWalk } from './wal.ts'
 
 export interface FolderPaths {
   readonly folder: string
@@ -89,37 +89,50 @@ export function prepareFolder(folder: string): void {
   }
 }
 
-/** Makes the files of an empty folder. Needs the owner's lock. */
-export function createFiles(paths: FolderPaths, walBytes: number): void {
-  const unfinished = join(paths.folder, 'sluice.new')
+/** Makes the database and its guard, where there are none. Needs the owner's lock. */
+export function createFiles(paths: FolderPaths): void {
+  if (existsSync(paths.database)) return
+  // A guard without a database is left where it was being made; one that marks a commit has lost its database.
+  if (existsSync(paths.wal) || existsSync(paths.walKeeper) || markedCommit(paths.guard) > 0) {
+    throw corrupt(paths.folder, 'the database file sluice.db is missing')
+  }
   for (const name of readdirSync(paths.folder)) {
     if (name.startsWith('sluice.new')) rmSync(join(paths.folder, name))
   }
-  if (!existsSync(paths.database)) {
-    // A guard without a database is left where it was being made; one that marks a commit has lost its database.
-    if (existsSync(paths.wal) || existsSync(paths.walKeeper) || markedCommit(paths.guard) > 0) {
-      throw corrupt(paths.folder, 'the database file sluice.db is missing')
-    }
-    rmSync(paths.guard, { force: true })
-    closeSync(openSync(unfinished, 'wx', 0o600))
-    createDatabase(unfinished, encodeStamp({ commit: 0, epoch: 0, clean: true }))
-    const guard = new PageGuard(paths.guard, 'wx+')
-    guard.setOwner(true, '')
-    guard.writeMark(0)
-    guard.writeSums(sumsOfFile(unfinished))
-    guard.close()
-    // Durable before the database has its name: a database without its guard is damage.
-    syncFolder(paths.folder)
-    renameSync(unfinished, paths.database)
-    syncFolder(paths.folder)
+  rmSync(paths.guard, { force: true })
+  const unfinished = join(paths.folder, 'sluice.new')
+  closeSync(openSync(unfinished, 'wx', 0o600))
+  createDatabase(unfinished, encodeStamp({ commit: 0, epoch: 0, clean: true }))
+  const guard = new PageGuard(paths.guard, 'wx+')
+  guard.setOwner(true, '')
+  guard.writeMark(0)
+  guard.writeSums(sumsOfFile(unfinished))
+  guard.close()
+  // Durable before the database has its name: a database without its guard is damage.
+  syncFolder(paths.folder)
+  renameSync(unfinished, paths.database)
+  syncFolder(paths.folder)
+}
+
+/** Gives the WAL its two names and, where it is new, its length. After the check, which leaves a damaged folder as it is. */
+export function settleWal(paths: FolderPaths, walBytes: number): void {
+  const isKept = existsSync(paths.walKeeper)
+  if (!existsSync(paths.wal)) {
+    if (isKept) linkSync(paths.walKeeper, paths.wal)
+    else allocateWal(paths.wal, walBytes)
   }
-  if (!existsSync(paths.wal) && existsSync(paths.walKeeper)) linkSync(paths.walKeeper, paths.wal)
-  if (!existsSync(paths.wal)) allocateWal(paths.wal, walBytes)
   if (!isSameFile(paths.wal, paths.walKeeper)) {
     rmSync(paths.walKeeper, { force: true })
     linkWal(paths)
   }
+  // The names are durable before a commit is.
   syncFolder(paths.folder)
+}
+
+/** The guard of a database that there is. */
+export function openGuard(paths: FolderPaths): PageGuard {
+  if (!existsSync(paths.guard)) throw corrupt(paths.folder, 'the file sluice.guard is missing')
+  return new PageGuard(paths.guard)
 }
 
 /** What was found in the files before SQLite opened them. */
@@ -128,6 +141,8 @@ export interface FolderFacts {
   /** The number that the last commit has, so that the next one is above all that were ever given. */
   readonly lastCommit: number
   readonly databasePages: number
+  /** How many frames of the WAL SQLite will find. */
+  readonly walFrames: number
   /** Pages up to this one were compared with their sums; those after it are so as checkpoints go by. */
   readonly verifiedPages: number
   /** Where not empty: what a power cut took from commits that were not synced (durability `os`). */
@@ -140,21 +155,19 @@ export function checkFiles(paths: FolderPaths, database: number, guard: PageGuar
   const mark = guard.readMark()
   if (mark === null) throw damaged('the mark in sluice.guard is not whole')
   if (mark.format > FORMAT_VERSION) throw newerFormat(paths.folder, mark.format)
-  const walFile = openSync(paths.wal, 'r')
-  const wal = walkWal(walFile)
-  closeSync(walFile)
+  const { wal, highestCommit } = walkFile(existsSync(paths.wal) ? paths.wal : paths.walKeeper)
 
   const page = new Uint8Array(PAGE_BYTES)
   readFully(database, page, (STAMP_PAGE - 1) * PAGE_BYTES)
-  const stamp = wal.stamp ?? decodeStampPage(page)
-  if (stamp === null) throw damaged('the database file has no stamp')
+  const stamp = wal.frames > 0 ? wal.stamp : decodeStampPage(page)
+  if (stamp === null) throw damaged('the last commit has no stamp')
   const warnings: string[] = []
   const mayBeShorter = !mark.isSynced && (mark.boot === '' || mark.boot !== currentBoot())
   const gap =
     stamp.commit < mark.commit
       ? `commit ${mark.commit} was durable, but the write-ahead log ends at commit ${stamp.commit}`
-      : wal.highestCommit > stamp.commit + 1
-        ? `commit ${stamp.commit + 1} in the write-ahead log is damaged, and commit ${wal.highestCommit} follows it`
+      : highestCommit > stamp.commit + 1
+        ? `commit ${stamp.commit + 1} in the write-ahead log is damaged, and commit ${highestCommit} follows it`
         : null
   if (gap !== null && !mayBeShorter) throw damaged(gap)
   if (gap !== null) warnings.push(`After a power cut, without syncs: ${gap}.`)
@@ -170,7 +183,9 @@ export function checkFiles(paths: FolderPaths, database: number, guard: PageGuar
     throw damaged('sluice.db is not a database of Sluice')
   }
   if (first.readUInt32BE(60) > FORMAT_VERSION) throw newerFormat(paths.folder, first.readUInt32BE(60))
-  return { stamp, lastCommit: Math.max(stamp.commit, mark.commit, wal.highestCommit - 1), databasePages, verifiedPages, warnings }
+  // The next commit is numbered above what an owner without syncs lost, so that its leftovers prove nothing later (2).
+  const lastCommit = Math.max(stamp.commit, mark.commit, highestCommit - 1)
+  return { stamp, lastCommit, databasePages, walFrames: wal.frames, verifiedPages, warnings }
 }
 
 /**
@@ -233,6 +248,18 @@ function linkWal(paths: FolderPaths): void {
 function isSameFile(a: string, b: string): boolean {
   const [first, second] = [a, b].map((path) => statSync(path, { throwIfNoEntry: false, bigint: true }))
   return first !== undefined && second !== undefined && first.ino === second.ino && first.dev === second.dev
+}
+
+function walkFile(path: string): { wal: WalFacts; highestCommit: number } {
+  if (!existsSync(path)) return { wal: EMPTY_WAL, highestCommit: 0 }
+  const file = openSync(path, 'r')
+  try {
+    const wal = new WalWalk(file)
+    wal.advance()
+    return { wal, highestCommit: findHighestCommit(file) }
+  } finally {
+    closeSync(file)
+  }
 }
 
 function markedCommit(path: string): number {

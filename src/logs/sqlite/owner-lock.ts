@@ -8,7 +8,7 @@
  *
  * `sluice.pid` tells people who the owner is. Nothing depends on it.
  */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
@@ -16,12 +16,14 @@ import { SluiceError } from '../../errors.ts'
 import { sortFailure } from './failure.ts'
 
 export interface OwnerLock {
-  release(): void
+  close(): void
 }
 
 export function takeOwnerLock(folder: string): OwnerLock {
-  const database = new DatabaseSync(join(folder, 'sluice.lock'))
+  const path = join(folder, 'sluice.lock')
+  const database = new DatabaseSync(path)
   try {
+    chmodSync(path, 0o600)
     // No journal: BEGIN EXCLUSIVE would otherwise leave an empty one behind. Nothing is ever written.
     database.exec('PRAGMA busy_timeout=0; PRAGMA journal_mode=OFF; BEGIN EXCLUSIVE')
   } catch (error) {
@@ -31,7 +33,7 @@ export function takeOwnerLock(folder: string): OwnerLock {
   }
   const owner = { pid: process.pid, host: hostname(), since: new Date().toISOString() }
   writeFileSync(join(folder, 'sluice.pid'), `${JSON.stringify(owner)}\n`, { mode: 0o600 })
-  return { release: () => database.close() }
+  return { close: () => database.close() }
 }
 
 function lockedError(folder: string, cause: unknown): SluiceError {

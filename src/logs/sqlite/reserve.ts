@@ -8,8 +8,8 @@
  *       | reclaim()     the disk has room again, seen when a commit with messages asks
  *     held
  *
- * It is as long as twice the WAL at a checkpoint: once for the pages that then have to go to the database, once for what
- * settling adds until space returns.
+ * A part of it takes the pages that a full WAL brings to the database, the rest what settling adds until space returns.
+ * The WAL itself keeps its room: it is never made shorter.
  */
 import { randomFillSync } from 'node:crypto'
 import { closeSync, fstatSync, fsyncSync, ftruncateSync, openSync, statfsSync } from 'node:fs'

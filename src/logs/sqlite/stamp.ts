@@ -26,7 +26,7 @@ export interface Stamp {
   readonly clean: boolean
 }
 
-export function encodeStamp(stamp: Stamp, target = Buffer.alloc(STAMP_BYTES)): Buffer {
+export function encodeStamp(stamp: Stamp, target: Buffer = Buffer.alloc(STAMP_BYTES)): Buffer {
   target.writeUInt32LE(MAGIC, 0)
   target.writeDoubleLE(stamp.commit, 8)
   target.writeDoubleLE(stamp.epoch, 16)

@@ -20,7 +20,7 @@
  *                16  8  checksum: goes on from the frame before, over the first 8 bytes of this header and the page
  *                24  4,096  the page
  *
- * 16 MiB take 12 ms, of which 4 are SQLite's checksums and 5 are ours.
+ * 8 MiB take 6 ms, of which 2 are SQLite's checksums and 3 are ours.
  */
 import { fstatSync, readSync } from 'node:fs'
 import { crc32 } from 'node:zlib'
@@ -31,72 +31,139 @@ export const WAL_HEADER_BYTES = 32
 const FRAME_HEADER_BYTES = 24
 export const FRAME_BYTES = FRAME_HEADER_BYTES + PAGE_BYTES
 const MAGIC = 0x377f0682
-/** How many frames are read at once: 1 MiB. */
-const FRAMES_AT_ONCE = 256
+/** How many frames are read at once: 264 KB. */
+const FRAMES_AT_ONCE = 64
 
+/** What a WAL holds, as of its last whole commit. */
 export interface WalFacts {
-  /** How many frames there are up to the end of the last whole commit. */
+  /** How many frames there are up to the end of that commit. */
   readonly frames: number
-  /** Of each page in those frames, the CRC-32 of its newest version. */
-  readonly pageSums: ReadonlyMap<number, number>
-  /** How many pages the database has after the last whole commit; 0 where there is none. */
+  /** How many pages the database has after it; 0 where there is none. */
   readonly databasePages: number
+  /** The stamp of that commit, or null where there is none. */
+  readonly stamp: Stamp | null
   /** The newest page 1 in those frames, or null. */
   readonly firstPage: Uint8Array | null
-  /** The newest stamp in those frames, or null where there is none (each commit writes one). */
-  readonly stamp: Stamp | null
-  /** The highest commit on any stamp in the file, also behind the end and left from earlier rounds; 0: none. */
-  readonly highestCommit: number
+  /** Of each page in those frames, the CRC-32 of its newest version. */
+  readonly pageSums: ReadonlyMap<number, number>
 }
 
-export function walkWal(fd: number): WalFacts {
-  const slots = Math.max(0, Math.floor((fstatSync(fd).size - WAL_HEADER_BYTES) / FRAME_BYTES))
-  const header = new DataView(new ArrayBuffer(WAL_HEADER_BYTES))
-  readFully(fd, new Uint8Array(header.buffer), 0)
-  const sum = new Int32Array(2)
-  addWords(new Int32Array(header.buffer), 0, 6, sum)
-  let isWhole = header.getUint32(0) === MAGIC && header.getUint32(8) === PAGE_BYTES && matches(sum, header, 24)
+export const EMPTY_WAL: WalFacts = { frames: 0, databasePages: 0, stamp: null, firstPage: null, pageSums: new Map() }
 
-  const chunk = new ArrayBuffer(Math.min(slots, FRAMES_AT_ONCE) * FRAME_BYTES)
-  const bytes = new Uint8Array(chunk)
-  const words = new Int32Array(chunk)
-  const view = new DataView(chunk)
-  const pageSums = new Map<number, number>()
-  // What the frames since the last commit hold; it counts once their commit is whole.
-  const open: { pages: number[]; sums: number[]; firstPage: Uint8Array | null; stamp: Stamp | null } = { pages: [], sums: [], firstPage: null, stamp: null }
-  const facts = { frames: 0, databasePages: 0, firstPage: null as Uint8Array | null, stamp: null as Stamp | null, highestCommit: 0 }
+/** Follows the WAL from its beginning as it grows. */
+export class WalWalk implements WalFacts {
+  frames = 0
+  databasePages = 0
+  stamp: Stamp | null = null
+  firstPage: Uint8Array | null = null
+  readonly pageSums = new Map<number, number>()
+  readonly #fd: number
+  readonly #header = new DataView(new ArrayBuffer(WAL_HEADER_BYTES))
+  readonly #chunk = new ArrayBuffer(FRAMES_AT_ONCE * FRAME_BYTES)
+  readonly #bytes = new Uint8Array(this.#chunk)
+  readonly #words = new Int32Array(this.#chunk)
+  readonly #view = new DataView(this.#chunk)
+  /** The checksum of the last frame that was whole, and how many those are. */
+  readonly #sum = new Int32Array(2)
+  #whole = 0
+  /** Pages and sums of the frames after the last whole commit. */
+  #openPages: number[] = []
+  #openSums: number[] = []
+  #openFirstPage: Uint8Array | null = null
+  #openStamp: Stamp | null = null
 
-  for (let slot = 0; slot < slots; slot += FRAMES_AT_ONCE) {
-    const count = Math.min(FRAMES_AT_ONCE, slots - slot)
-    readFully(fd, bytes.subarray(0, count * FRAME_BYTES), WAL_HEADER_BYTES + slot * FRAME_BYTES)
-    for (let i = 0, at = 0; i < count; i++, at += FRAME_BYTES) {
-      const page = view.getUint32(at)
-      const content = bytes.subarray(at + FRAME_HEADER_BYTES, at + FRAME_BYTES)
-      const stamp = page === STAMP_PAGE ? decodeStampPage(content) : null
-      if (stamp !== null && stamp.commit > facts.highestCommit) facts.highestCommit = stamp.commit
-      if (!isWhole) continue
-      isWhole = page !== 0 && view.getUint32(at + 8) === header.getUint32(16) && view.getUint32(at + 12) === header.getUint32(20)
-      if (!isWhole) continue
-      addWords(words, at / 4, at / 4 + 2, sum)
-      addWords(words, (at + FRAME_HEADER_BYTES) / 4, (at + FRAME_BYTES) / 4, sum)
-      isWhole = matches(sum, view, at + 16)
-      if (!isWhole) continue
-      open.pages.push(page)
-      open.sums.push(crc32(content))
-      if (page === 1) open.firstPage = content.slice()
-      if (stamp !== null) open.stamp = stamp
-      const databasePages = view.getUint32(at + 4)
-      if (databasePages === 0) continue
-      for (let j = 0; j < open.pages.length; j++) pageSums.set(open.pages[j] as number, open.sums[j] as number)
-      facts.frames = slot + i + 1
-      facts.databasePages = databasePages
-      facts.firstPage = open.firstPage ?? facts.firstPage
-      facts.stamp = open.stamp ?? facts.stamp
-      open.pages.length = open.sums.length = 0
-      open.firstPage = open.stamp = null
+  constructor(fd: number) {
+    this.#fd = fd
+  }
+
+  /** Goes on to the last whole commit. */
+  advance(): void {
+    if (this.#whole === 0 && !this.#readHeader()) return
+    for (;;) {
+      const read = readFully(this.#fd, this.#bytes, WAL_HEADER_BYTES + this.#whole * FRAME_BYTES)
+      const count = Math.floor(read / FRAME_BYTES)
+      for (let i = 0; i < count; i++) {
+        if (!this.#take(i * FRAME_BYTES)) return
+      }
+      if (count < FRAMES_AT_ONCE) return
     }
   }
-  return { ...facts, pageSums }
+
+  /** Begins again, after a checkpoint: the next commit is the first of the file. */
+  restart(): void {
+    this.frames = this.databasePages = this.#whole = 0
+    this.stamp = this.firstPage = null
+    this.pageSums.clear()
+    this.#forgetOpen()
+  }
+
+  #readHeader(): boolean {
+    const header = this.#header
+    readFully(this.#fd, new Uint8Array(header.buffer), 0)
+    this.#sum.fill(0)
+    addWords(new Int32Array(header.buffer), 0, 6, this.#sum)
+    return header.getUint32(0) === MAGIC && header.getUint32(8) === PAGE_BYTES && this.#matches(header, 24)
+  }
+
+  /** Takes the frame at a place of the chunk, if it is whole. */
+  #take(at: number): boolean {
+    const view = this.#view
+    const page = view.getUint32(at)
+    if (page === 0 || view.getUint32(at + 8) !== this.#header.getUint32(16) || view.getUint32(at + 12) !== this.#header.getUint32(20)) {
+      return false
+    }
+    const [first, second] = this.#sum as unknown as [number, number]
+    addWords(this.#words, at / 4, at / 4 + 2, this.#sum)
+    addWords(this.#words, (at + FRAME_HEADER_BYTES) / 4, (at + FRAME_BYTES) / 4, this.#sum)
+    if (!this.#matches(view, at + 16)) {
+      // A later walk may find the frame that was still to be written.
+      this.#sum[0] = first
+      this.#sum[1] = second
+      return false
+    }
+    this.#whole++
+    const content = this.#bytes.subarray(at + FRAME_HEADER_BYTES, at + FRAME_BYTES)
+    this.#openPages.push(page)
+    this.#openSums.push(crc32(content))
+    if (page === 1) this.#openFirstPage = content.slice()
+    if (page === STAMP_PAGE) this.#openStamp = decodeStampPage(content)
+    const databasePages = view.getUint32(at + 4)
+    if (databasePages > 0) this.#endCommit(databasePages)
+    return true
+  }
+
+  #endCommit(databasePages: number): void {
+    for (let i = 0; i < this.#openPages.length; i++) this.pageSums.set(this.#openPages[i] as number, this.#openSums[i] as number)
+    this.frames = this.#whole
+    this.databasePages = databasePages
+    this.stamp = this.#openStamp
+    this.firstPage = this.#openFirstPage ?? this.firstPage
+    this.#forgetOpen()
+  }
+
+  #forgetOpen(): void {
+    this.#openPages = []
+    this.#openSums = []
+    this.#openFirstPage = this.#openStamp = null
+  }
+
+  #matches(view: DataView, at: number): boolean {
+    return view.getInt32(at) === this.#sum[0] && view.getInt32(at + 4) === this.#sum[1]
+  }
+}
+
+/** The highest commit on any stamp in the file, also behind the last whole commit and left from earlier rounds; 0: none. */
+export function findHighestCommit(fd: number): number {
+  const slots = Math.floor((fstatSync(fd).size - WAL_HEADER_BYTES) / FRAME_BYTES)
+  const frame = Buffer.alloc(FRAME_BYTES)
+  let highest = 0
+  for (let slot = 0; slot < slots; slot++) {
+    readFully(fd, frame.subarray(0, 4), WAL_HEADER_BYTES + slot * FRAME_BYTES)
+    if (frame.readUInt32BE(0) !== STAMP_PAGE) continue
+    readFully(fd, frame, WAL_HEADER_BYTES + slot * FRAME_BYTES)
+    highest = Math.max(highest, decodeStampPage(frame.subarray(FRAME_HEADER_BYTES))?.commit ?? 0)
+  }
+  return highest
 }
 
 /** SQLite's checksum: two sums, each of which takes in the other. Goes on from `sum`. */
@@ -109,10 +176,6 @@ function addWords(words: Int32Array, from: number, to: number, sum: Int32Array):
   }
   sum[0] = first
   sum[1] = second
-}
-
-function matches(sum: Int32Array, view: DataView, at: number): boolean {
-  return view.getInt32(at) === sum[0] && view.getInt32(at + 4) === sum[1]
 }
 
 /** Reads until `target` is full or the file ends; what is not there stays as it was, and its length is returned. */

@@ -11,6 +11,7 @@ import { BATCH_TYPE, splitLines } from '../bodies.ts'
 import type { Context } from '../context.ts'
 import type { Entry } from '../directory.ts'
 import { type Incoming, readMessageObject } from '../incoming.ts'
+import { parseJson } from '../members.ts'
 import type { Appended } from '../appender.ts'
 import { formatProblem, type Problem, problemOf } from '../problem.ts'
 
@@ -49,13 +50,7 @@ function readLine({ settings, now }: Context, { kind }: Entry, line: Buffer, num
   const where = `line ${number}`
   if (!isUtf8(line)) throw new SluiceError('INVALID_PAYLOAD', `${where} is not UTF-8.`)
   const source = line.toString('utf8')
-  let value: unknown
-  try {
-    value = JSON.parse(source)
-  } catch (error) {
-    throw new SluiceError('INVALID_PAYLOAD', `${where} is not JSON: ${(error as Error).message}.`)
-  }
-  return readMessageObject({ source, value, kind, where }, now(), settings.maxMessageBytes)
+  return readMessageObject({ source, value: parseJson(source, where, 'INVALID_PAYLOAD'), kind, where }, now(), settings.maxMessageBytes)
 }
 
 /** The error of a batch of which nothing was stored: a full queue before all else, since it alone says when to come again. */

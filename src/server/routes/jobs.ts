@@ -5,9 +5,9 @@ import { SluiceError } from '../../errors.ts'
 import { isBatch, readPayload, readsPayloads } from '../bodies.ts'
 import { type Context, JSON_TYPE, MAX_WAIT_MS, pathPart, waiting } from '../context.ts'
 import { streamEvents, wantsEvents } from '../event-stream.ts'
-import { readJobRequest } from '../incoming.ts'
+import { readRequest } from '../incoming.ts'
 import { readMembers, readName, wholeText } from '../members.ts'
-import { acceptedJob } from '../outcomes.ts'
+import { acceptedJob } from '../accepted.ts'
 import { formatJob } from '../views.ts'
 import { appendLines } from './batch.ts'
 
@@ -25,7 +25,7 @@ export function jobRoutes(app: FastifyInstance, context: Context): void {
 async function addJob(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
   const queue = readName(pathPart(request, 'queue'), 'queue')
   const isLines = isBatch(request)
-  const incoming = isLines ? null : readJobRequest(request.headers, readPayload(request), context.now())
+  const incoming = isLines ? null : readRequest(request.headers, readPayload(request), 'queue', context.now())
   const entry = context.directory.peek('queue', queue) ?? (await context.directory.use('queue', queue))
   if (incoming === null) return appendLines(context, entry, request, reply, (appended) => acceptedJob(entry, appended))
   const accepted = acceptedJob(entry, await context.appender.append(queue, incoming))

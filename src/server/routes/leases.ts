@@ -2,9 +2,10 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { BatchView, formatJobId } from '../../index.ts'
 import { SluiceError } from '../../errors.ts'
+import { offsetError } from '../../outcomes.ts'
 import { readControl, readsControl } from '../bodies.ts'
 import { type Context, JSON_TYPE, MAX_WAIT_MS, pathPart, waiting } from '../context.ts'
-import { notFound, offsetProblem } from '../directory.ts'
+import { notFound } from '../directory.ts'
 import { drawHolder, formatLeaseToken } from '../lease-token.ts'
 import { readMembers, readName, whole } from '../members.ts'
 import { nextHelping } from '../paging.ts'
@@ -75,7 +76,7 @@ async function take({ engine, settings }: Context, source: Source, wish: Wish, g
     const outcome = await engine.lease(request, signal)
     if (outcome.status === 'empty' || (outcome.status !== 'leased' && leases.length > 0)) return leases
     if (outcome.status === 'not-found') throw group === '' ? notFound('queue', topic) : noGroup(topic, group)
-    if (outcome.status !== 'leased') throw offsetProblem(outcome)
+    if (outcome.status !== 'leased') throw offsetError(topic, outcome)
     const { fence, offsets, attempts, timestampsMs, expiresAtMs } = outcome
     granted.push({ fence, offsets })
     const view = new BatchView(outcome.batch)

@@ -1,13 +1,16 @@
 /** Messages of a topic: publish one or a batch, read a page, follow the topic as it grows. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { BatchView, type ReadFrom } from '../../index.ts'
+import { invalidOption } from '../../options-check.ts'
+import { offsetError } from '../../outcomes.ts'
+import { readFrom as checkFrom } from '../../setting-rules.ts'
 import { isBatch, readPayload, readsPayloads } from '../bodies.ts'
 import { type Context, JSON_TYPE, MAX_WAIT_MS, pathPart, waiting } from '../context.ts'
-import { notFound, offsetProblem } from '../directory.ts'
+import { notFound } from '../directory.ts'
 import { streamEvents, wantsEvents } from '../event-stream.ts'
-import { readTopicRequest } from '../incoming.ts'
-import { invalid, readMembers, readName, type Rule, wholeText } from '../members.ts'
-import { publishedMessage } from '../outcomes.ts'
+import { readRequest } from '../incoming.ts'
+import { readMembers, readName, type Reader, wholeText } from '../members.ts'
+import { publishedMessage } from '../accepted.ts'
 import { nextHelping } from '../paging.ts'
 import { formatMessage } from '../views.ts'
 import { appendLines } from './batch.ts'
@@ -15,19 +18,21 @@ import { appendLines } from './batch.ts'
 const MAX_PAGE = 1_000
 const ISO_TIME = /^\d{4}-\d{2}-\d{2}(?:T[\d:.]+(?:Z|[+-]\d{2}:\d{2})?)?$/
 
-/** `earliest`, `latest`, an offset, or a time in ISO 8601. */
-export const readFrom: Rule<ReadFrom> = (value, name) => {
+/** `earliest`, `latest`, an offset, or a time in ISO 8601; in a body also `{"timeMs": …}`. */
+export const readFrom: Reader<ReadFrom> = (value, name) => {
   if (value === 'earliest' || value === 'latest') return value
-  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value
-  const given = String(value)
-  if (/^\d{1,16}$/.test(given) && Number.isSafeInteger(Number(given))) return Number(given)
-  const timeMs = ISO_TIME.test(given) ? Date.parse(given) : Number.NaN
+  if (typeof value !== 'string') {
+    checkFrom(value, name)
+    return value as ReadFrom
+  }
+  if (/^\d{1,16}$/.test(value) && Number.isSafeInteger(Number(value))) return Number(value)
+  const timeMs = ISO_TIME.test(value) ? Date.parse(value) : Number.NaN
   if (Number.isFinite(timeMs)) return { timeMs }
-  throw invalid(name, value, 'earliest, latest, an offset, or a time such as 2030-01-31T12:00:00Z')
+  throw invalidOption(name, value, 'earliest, latest, an offset, or a time such as 2030-01-31T12:00:00Z')
 }
 
 const PAGE_QUERY = {
-  from: ((value, name) => (value === undefined ? 'earliest' : readFrom(value, name))) as Rule<ReadFrom>,
+  from: ((value, name) => (value === undefined ? 'earliest' : readFrom(value, name))) as Reader<ReadFrom>,
   limit: wholeText(1, MAX_PAGE, 100),
   waitMs: wholeText(0, MAX_WAIT_MS, 0),
 }
@@ -40,7 +45,7 @@ export function messageRoutes(app: FastifyInstance, context: Context): void {
 
 async function publish(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
   const topic = readName(pathPart(request, 'topic'), 'topic')
-  const incoming = isBatch(request) ? null : readTopicRequest(request.headers, readPayload(request))
+  const incoming = isBatch(request) ? null : readRequest(request.headers, readPayload(request), 'topic', context.now())
   const entry = context.directory.peek('topic', topic) ?? (await context.directory.use('topic', topic))
   if (incoming === null) return appendLines(context, entry, request, reply, (appended) => publishedMessage(topic, appended))
   const published = publishedMessage(topic, await context.appender.append(topic, incoming))
@@ -83,7 +88,7 @@ async function follow(context: Context, request: FastifyRequest, reply: FastifyR
 
 function nextOf(lastEventId: string | string[]): number {
   const last = readFrom(lastEventId, 'Last-Event-ID')
-  if (typeof last !== 'number') throw invalid('Last-Event-ID', lastEventId, 'the id of an event of this topic')
+  if (typeof last !== 'number') throw invalidOption('Last-Event-ID', lastEventId, 'the id of an event of this topic')
   return last + 1
 }
 
@@ -95,7 +100,7 @@ async function takePage({ engine, settings }: Context, topic: string, from: Read
     const max = nextHelping({ wanted: limit, budgetBytes: settings.maxBatchBytes, takenCount: messages.length, takenBytes: bytes })
     const outcome = await engine.read({ topic, from: place, max: Math.max(1, max), waitMs: messages.length === 0 ? waitMs : 0 }, signal)
     if (outcome.status === 'not-found') throw notFound('topic', topic)
-    if (outcome.status !== 'read') throw offsetProblem(outcome)
+    if (outcome.status !== 'read') throw offsetError(topic, outcome)
     let count = 0
     for (const slice of outcome.messages) {
       const view = new BatchView(slice.bytes)

@@ -3,14 +3,14 @@
  * hold that end alike travel to the engine as one request; what carries a result, an error or outputs goes alone, since
  * it takes effect whole or not at all.
  */
-import { type AppendRequest, type AppendWish, BatchBuilder, type ExtendRequest, type SettleRequest, type Settlement } from '../../index.ts'
+import { type AppendRequest, type AppendWish, BatchBuilder, type ExtendRequest, type FullOutcome, type SettleRequest, type Settlement } from '../../index.ts'
 import { SluiceError } from '../../errors.ts'
+import { fullError } from '../../outcomes.ts'
 import type { Context } from '../context.ts'
 import { readMessageObject } from '../incoming.ts'
 import { cutElements, cutMembers } from '../json-text.ts'
 import { type LeaseToken, parseLeaseToken } from '../lease-token.ts'
 import { anything, list, oneOf, optional, readMembers, readName, text, whole } from '../members.ts'
-import { fullError } from '../outcomes.ts'
 import { formatProblem, problemOf } from '../problem.ts'
 
 /** The shortest and the longest hold. */
@@ -104,7 +104,7 @@ export async function settleLeases(context: Context, body: Control): Promise<str
     const outcome = outcomes[g]
     const lost = new Set(outcome?.status === 'settled' ? outcome.lost : [])
     places.forEach((place, i) => {
-      if (outcome?.status === 'full') answers[place] = refused(fullError(outcome, request.outputs?.[0]?.topic ?? request.topic))
+      if (outcome?.status === 'full') answers[place] = refused(fullOutputs(request, outcome))
       else if (outcome?.status !== 'settled' || lost.has(request.offsets[i] as number)) answers[place] = refused(leaseLost())
       else answers[place] = '{"outcome":"settled"}'
     })
@@ -178,6 +178,11 @@ function cutItems(body: string): () => readonly string[] {
 /** The text of a member of item `i`, or undefined where it has none. */
 function sourceOf(sources: () => readonly string[], i: number, item: unknown, name: string): string | undefined {
   return Object.hasOwn(item as object, name) ? cutMembers(sources()[i] as string).get(name) : undefined
+}
+
+/** Which of the outputs found no room is not said, so all are named. */
+function fullOutputs({ outputs = [] }: SettleRequest, full: FullOutcome): SluiceError {
+  return fullError('queue', outputs.map(({ topic }) => topic).join("', '"), full)
 }
 
 function leaseLost(): SluiceError {

@@ -1,6 +1,7 @@
 /** What the engine answered, as what a caller reads: the place of a message that was stored, or the error of one that was not. */
-import { formatJobId, formatScheduledJobId, type FullOutcome, type StoredPlace } from '../index.ts'
 import { SluiceError } from '../errors.ts'
+import { formatJobId, formatScheduledJobId, type StoredPlace } from '../index.ts'
+import { fullError, mismatchError } from '../outcomes.ts'
 import type { Appended } from './appender.ts'
 import type { Entry } from './directory.ts'
 
@@ -15,14 +16,8 @@ export interface Accepted {
   readonly copies: number
 }
 
-/** P7: nothing was stored. */
-export function fullError({ reason, depth, limit, retryAfterMs }: FullOutcome, name: string): SluiceError {
-  if (reason === 'disk') return new SluiceError('DISK_FULL', `The disk is full; nothing was stored in '${name}'.`, { retryAfterMs })
-  return new SluiceError('QUEUE_FULL', `'${name}' holds ${depth} ${reason}, its limit is ${limit}; nothing was stored. Try again in ${retryAfterMs} ms.`, { reason, depth, limit, retryAfterMs })
-}
-
 /** A job that was taken in; throws where it was not. */
-export function acceptedJob({ name, tag }: Entry, { outcome, receipt }: Appended): Accepted {
+export function acceptedJob({ name, tag }: Entry, { outcome, receipt, idempotencyKey }: Appended): Accepted {
   const { timestampMs, durability, copies, partition } = receipt
   const common = { queue: name, duplicate: false, createdAtMs: timestampMs, durability, copies }
   switch (outcome.status) {
@@ -33,9 +28,9 @@ export function acceptedJob({ name, tag }: Entry, { outcome, receipt }: Appended
     case 'duplicate':
       return { id: placeId(name, tag, outcome.place), status: outcome.place.kind === 'scheduled' ? 'scheduled' : 'queued', ...common, duplicate: true }
     case 'mismatch':
-      throw mismatch(name)
+      throw mismatchError('queue', name, idempotencyKey)
     case 'full':
-      throw fullError(outcome, name)
+      throw fullError('queue', name, outcome)
   }
 }
 
@@ -50,7 +45,7 @@ export interface Published {
 }
 
 /** The receipt of a message on a topic; throws where it was not stored. */
-export function publishedMessage(topic: string, { outcome, receipt }: Appended): Published {
+export function publishedMessage(topic: string, { outcome, receipt, idempotencyKey }: Appended): Published {
   switch (outcome.status) {
     case 'stored':
       return { topic, ...receipt, offset: outcome.offset, duplicate: false }
@@ -62,14 +57,10 @@ export function publishedMessage(topic: string, { outcome, receipt }: Appended):
     case 'scheduled':
       throw new SluiceError('UNSUPPORTED', 'A topic has no scheduled messages.')
     case 'mismatch':
-      throw mismatch(topic)
+      throw mismatchError('topic', topic, idempotencyKey)
     case 'full':
-      throw fullError(outcome, topic)
+      throw fullError('topic', topic, outcome)
   }
-}
-
-function mismatch(name: string): SluiceError {
-  return new SluiceError('IDEMPOTENCY_MISMATCH', `The idempotency key was used in '${name}' with another payload. Use a new key for a new payload.`)
 }
 
 function placeId(queue: string, tag: string, place: StoredPlace): string {

@@ -1,0 +1,124 @@
+/**
+ * One run: senders, a server that is killed, two workers, three groups, and a look at all that is stored at the end.
+ * What comes out is evidence; checks.ts judges it.
+ */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type ConsumerProcess, startConsumer } from './child.ts'
+import { Client } from './client.ts'
+import type { Evidence } from './consume.ts'
+import { Counters } from './counters.ts'
+import type { Delivery } from './deliveries.ts'
+import { drawPoints, type Kill, killServer } from './kills.ts'
+import { type Accepted, sendAll } from './sender.ts'
+import { findPort, ServerProcess } from './server.ts'
+import { type Stored, readStored } from './stored.ts'
+
+export interface RunSettings {
+  readonly deliveries: readonly Delivery[]
+  readonly kills: number
+  /** From 0 to 1. */
+  readonly random: () => number
+  readonly tell: (line: string) => void
+  readonly signal: AbortSignal
+}
+
+export interface RunRecord {
+  readonly leaseMs: number
+  readonly sent: readonly Delivery[]
+  /** In the order in which each lane was answered. */
+  readonly accepted: readonly Accepted[]
+  readonly stored: Stored
+  readonly workers: readonly Evidence[]
+  readonly groups: Readonly<Record<Group, Evidence>>
+  readonly kills: readonly Kill[]
+  /** What was on the topic when the late group joined. */
+  readonly lateAt: number
+  readonly tookMs: number
+}
+
+export const GROUPS = ['audit', 'notify', 'search'] as const
+export type Group = (typeof GROUPS)[number]
+/** This one joins when half of the jobs are done. */
+export const LATE: Group = 'search'
+
+const LANES = 16
+const WORKERS = 2
+/** What was leased when the server was killed is free again after this long. */
+const LEASE_MS = 2_000
+const TELL_EVERY_MS = 2_000
+
+export async function ingest({ deliveries, kills, random, tell, signal: outer }: RunSettings): Promise<RunRecord> {
+  const failed = new AbortController()
+  const fail = (error: unknown): void => failed.abort(error)
+  const signal = AbortSignal.any([outer, failed.signal])
+  const folder = await mkdtemp(join(tmpdir(), 'sluice-webhooks-'))
+  const server = new ServerProcess(await findPort(random), folder, fail)
+  const client = new Client(server.url, signal)
+  const counters = new Counters(signal)
+  const consumers: ConsumerProcess[] = []
+  const ticker = setInterval(() => tell(counters.describe()), TELL_EVERY_MS)
+  const startedAtMs = performance.now()
+
+  function start(file: string, name: string, counter: 'done' | Group): ConsumerProcess {
+    const consumer = startConsumer(file, { url: server.url, name, leaseMs: LEASE_MS }, (count) => counters.add(counter, count), fail)
+    consumers.push(consumer)
+    return consumer
+  }
+  async function enlist(group: Group): Promise<ConsumerProcess> {
+    await client.expect([200, 201], `/v1/topics/events/groups/${group}`, { method: 'PUT', body: { from: 'earliest' } })
+    return start('./group.ts', group, group)
+  }
+
+  try {
+    tell(`sluice serve on ${server.url}, data in ${folder}`)
+    await server.start(client)
+    await client.expect([200, 201], '/v1/queues/webhooks', { method: 'PUT', body: {} })
+    await client.expect([200, 201], '/v1/topics/events', { method: 'PUT', body: {} })
+    const groups = new Map<Group, ConsumerProcess>()
+    for (const group of GROUPS) if (group !== LATE) groups.set(group, await enlist(group))
+    const workers = Array.from({ length: WORKERS }, (_, i) => start('./worker.ts', `worker ${i + 1}`, 'done'))
+
+    const total = deliveries.length
+    const accepted: Accepted[] = []
+    const sending = sendAll(client, deliveries, LANES, (one) => {
+      accepted.push(one)
+      counters.add('accepted')
+    })
+    const killing = killServer({ server, client, counters, tell, points: drawPoints(kills, total, random) })
+    const joining = counters
+      .until(() => counters.counts.done * 2 >= total, 'half of the jobs')
+      .then(async () => {
+        const { head } = await client.expect<{ head: number }>([200], '/v1/topics/events', { method: 'GET' })
+        tell(`${LATE} joins, with ${head} events on the topic`)
+        groups.set(LATE, await enlist(LATE))
+        return head
+      })
+    for (const part of [sending, killing, joining]) part.catch(fail)
+    const [, killed, lateAt] = await Promise.all([sending, killing, joining])
+    await counters.until(() => counters.counts.done >= total && GROUPS.every((group) => counters.counts[group] >= total), 'the rest')
+    tell(`${counters.describe()}; reading everything back`)
+
+    const stored = await readStored(client, accepted, LANES)
+    const evidence = new Map<string, Evidence>()
+    for (const consumer of consumers) evidence.set(consumer.name, await consumer.stop())
+    await server.stop()
+    return {
+      leaseMs: LEASE_MS,
+      sent: deliveries,
+      accepted,
+      stored,
+      workers: workers.map(({ name }) => evidence.get(name) as Evidence),
+      groups: Object.fromEntries(GROUPS.map((group) => [group, evidence.get(group)])) as Record<Group, Evidence>,
+      kills: killed,
+      lateAt,
+      tookMs: performance.now() - startedAtMs,
+    }
+  } finally {
+    clearInterval(ticker)
+    for (const consumer of consumers) consumer.kill()
+    await server.kill()
+    await rm(folder, { recursive: true, force: true })
+  }
+}

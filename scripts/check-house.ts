@@ -1,0 +1,104 @@
+/**
+ * Keeps the house (ARCHITECTURE.md, code map): which folder may import which, and how long a file may be. Run as a test,
+ * and alone: `node scripts/check-house.ts`.
+ */
+import { globSync, readFileSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url))
+const QUESTIONED_LINES = 400
+const FAILING_LINES = 600
+
+/** What each part of `src` may import, besides itself and what everybody may. */
+const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
+  nouns: ['engine', 'policy', 'host'],
+  open: ['nouns', 'engine', 'policy', 'host', 'broker', 'remote'],
+  index: ['nouns', 'open', 'engine', 'policy', 'host'],
+  'log contract': [],
+  engine: ['log contract'],
+  policy: [],
+  host: [],
+  ledger: ['log contract', 'engine', 'policy'],
+  logs: ['log contract', 'host'],
+  broker: ['ledger', 'logs', 'log contract', 'engine', 'policy', 'host'],
+  remote: ['engine', 'policy', 'host', 'nouns'],
+  server: ['index'],
+  cli: ['index', 'server'],
+  conformance: ['index', 'engine', 'host'],
+  shared: [],
+}
+/** Files that everybody may import: the errors and the two formats. */
+const SHARED = new Set(['errors.ts', 'message-batch.ts', 'job-id.ts'])
+
+export interface SourceFile {
+  /** From `src`, with forward slashes. */
+  readonly path: string
+  readonly text: string
+}
+
+/** Everything that is wrong with these files. */
+export function findViolations(files: readonly SourceFile[]): string[] {
+  return files.flatMap((file) => [...findWrongImports(file), ...findWrongShape(file)])
+}
+
+function findWrongImports({ path, text }: SourceFile): string[] {
+  const part = partOf(path)
+  const allowed = MAY_IMPORT[part]
+  if (allowed === undefined) return [`${path}: the folder is not in the code map`]
+  const wrong: string[] = []
+  for (const [, target = ''] of text.matchAll(/(?:from|import)\s*\(?\s*'(\.[^']+)'/g)) {
+    const imported = join(dirname(path), target)
+    const to = partOf(imported)
+    if (to === 'shared') continue
+    if (to === part && !(part === 'logs' && storeOf(path) !== storeOf(imported))) continue
+    if (!allowed.includes(to)) wrong.push(`${path}: ${part} may not import ${to} (${imported})`)
+  }
+  return wrong
+}
+
+function findWrongShape({ path, text }: SourceFile): string[] {
+  const wrong: string[] = []
+  const lines = text.split('\n').length - 1
+  if (lines > FAILING_LINES) wrong.push(`${path}: ${lines} lines, over ${FAILING_LINES}: it is more than one thing`)
+  if (/^export \* /m.test(text)) wrong.push(`${path}: export * hides what is public`)
+  if (/(^|\/)utils?\.ts$/.test(path)) wrong.push(`${path}: a file is named for what it holds`)
+  return wrong
+}
+
+/** Which part of the code map a file belongs to. */
+function partOf(path: string): string {
+  if (SHARED.has(path)) return 'shared'
+  if (path === 'logs/contract.ts') return 'log contract'
+  const [folder = ''] = path.split('/')
+  if (folder !== path) return folder
+  if (path === 'index.ts' || path === 'open.ts') return path.slice(0, -3)
+  return 'nouns'
+}
+
+/** Which log a file is part of: logs never import each other. */
+function storeOf(path: string): string {
+  return (path.split('/')[1] ?? '').replace(/\.ts$/, '')
+}
+
+export function readSources(): SourceFile[] {
+  const src = join(ROOT, 'src')
+  return globSync('**/*.ts', { cwd: src }).map((path) => ({ path, text: readFileSync(join(src, path), 'utf8') }))
+}
+
+/** Files long enough to ask whether they are two things. */
+export function findLong(files: readonly SourceFile[]): string[] {
+  return files
+    .map(({ path, text }) => ({ path, lines: text.split('\n').length - 1 }))
+    .filter(({ lines }) => lines > QUESTIONED_LINES)
+    .map(({ path, lines }) => `${path}: ${lines} lines`)
+}
+
+if (import.meta.main) {
+  const files = readSources()
+  for (const long of findLong(files)) console.log(`questioned: ${long}`)
+  const violations = findViolations(files)
+  for (const violation of violations) console.error(violation)
+  console.log(`${relative(process.cwd(), ROOT) || '.'}: ${files.length} files, ${violations.length} violations`)
+  process.exitCode = violations.length > 0 ? 1 : 0
+}

@@ -1,0 +1,77 @@
+/**
+ * What `npm test` runs: the types, the linter, then every test file, two at a time. Ends with `N passed, N failed`.
+ *
+ *     npm test                          everything
+ *     npm test -- test/ledger           files whose path begins so, without the checks
+ *     npm test -- --grep "fence"        tests whose title matches
+ */
+import { spawnSync } from 'node:child_process'
+import { globSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { run } from 'node:test'
+import { spec } from 'node:test/reporters'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url))
+/** No test takes longer; one that hangs is a failure with its name. */
+const TEST_TIMEOUT_MS = 300_000
+/** Matches the machine that the project is measured on. */
+const FILES_AT_ONCE = 2
+
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { grep: { type: 'string' } } })
+const isPart = positionals.length > 0 || values.grep !== undefined
+
+let passed = 0
+let failed = 0
+let skipped = 0
+
+if (!isPart) {
+  check('types', 'tsc', [])
+  check('format and lint', 'biome', ['check', '--error-on-warnings', '--max-diagnostics=20'])
+}
+
+const wanted = positionals.map((path) => resolve(path))
+const files = globSync('test/**/*.test.ts', { cwd: ROOT })
+  .map((file) => join(ROOT, file))
+  .filter((file) => wanted.length === 0 || wanted.some((path) => file.startsWith(path)))
+  .sort()
+
+const abort = new AbortController()
+let interrupted = false
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => {
+    interrupted = true
+    abort.abort()
+  })
+}
+
+const stream = run({
+  files,
+  concurrency: FILES_AT_ONCE,
+  timeout: TEST_TIMEOUT_MS,
+  signal: abort.signal,
+  ...(values.grep === undefined ? {} : { testNamePatterns: [values.grep] }),
+})
+stream.on('test:summary', ({ file, counts }) => {
+  if (file !== undefined) return
+  passed += counts.passed
+  failed += counts.failed + counts.cancelled
+  skipped += counts.skipped
+})
+const report = stream.compose(spec())
+report.pipe(process.stdout, { end: false })
+report.on('end', () => {
+  if (passed + failed === 0) failed++
+  if (interrupted) console.log('\nStopped before the end.')
+  console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`)
+  process.exitCode = failed > 0 || interrupted ? 1 : 0
+})
+
+/** Runs a tool of the repository as one test. */
+function check(title: string, tool: string, args: readonly string[]): void {
+  const { status } = spawnSync(join(ROOT, 'node_modules/.bin', tool), args, { cwd: ROOT, stdio: 'inherit' })
+  console.log(`${status === 0 ? '✔' : '✖'} ${title}`)
+  if (status === 0) passed++
+  else failed++
+}

@@ -1,0 +1,40 @@
+/** A data folder that `sluice publish --data` opens itself; another process may not have it at the same time. */
+import { existsSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { open } from '../index.ts'
+import { acceptedJob, publishedMessage } from '../server/accepted.ts'
+import { Appender } from '../server/appender.ts'
+import { Directory } from '../server/directory.ts'
+import { readMessageObject } from '../server/incoming.ts'
+import { problemOf } from '../server/problem.ts'
+import type { LineOutcome, Target } from './target.ts'
+import { UsageError } from './command.ts'
+
+const MAX_MESSAGE_BYTES = 268_435_456
+
+/** Opens the folder and declares the queue or topic, with the defaults where it is new. */
+export async function openFolderTarget(folder: string, kind: 'queue' | 'topic', name: string): Promise<Target> {
+  const path = resolve(folder)
+  // A typing mistake would make an empty folder and lose the messages in it.
+  if (!existsSync(path)) throw new UsageError(`--data names '${path}', which is not there. \`sluice serve --data ${folder}\` makes it.`)
+  const sluice = await open(path)
+  const { engine } = sluice
+  const directory = new Directory(engine, Number.MAX_SAFE_INTEGER)
+  const appender = new Appender(engine)
+  const entry = await directory.use(kind, name).catch(async (error: unknown) => {
+    await sluice.close()
+    throw error
+  })
+  async function sendOne(source: string, i: number): Promise<LineOutcome> {
+    try {
+      const incoming = readMessageObject({ source, value: JSON.parse(source), kind, where: `message ${i + 1}` }, Date.now(), MAX_MESSAGE_BYTES)
+      const appended = await appender.append(name, incoming)
+      const receipt = kind === 'queue' ? acceptedJob(entry, appended) : publishedMessage(name, appended)
+      return { isStored: true, isDuplicate: receipt.duplicate, receipt: { ...receipt } }
+    } catch (error) {
+      const { code, detail, retryAfterMs } = problemOf(error)
+      return { isStored: false, code, detail, retryAfterMs: typeof retryAfterMs === 'number' ? retryAfterMs : null }
+    }
+  }
+  return { send: (lines) => Promise.all(lines.map(sendOne)), close: () => sluice.close() }
+}

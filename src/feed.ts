@@ -1,0 +1,186 @@
+/**
+ * Where messages go into a queue or topic: checks the options, validates, encodes, and stores now, in turn, or with the
+ * settle of a handler. `Queue` and `Topic` each have one; they differ in the options of a message and in what the
+ * caller gets.
+ *
+ * On the path of every message: nothing here makes an object for a message that is stored now.
+ */
+import type { Declared } from './declared.ts'
+import { type LineMessage, Line, type Pace } from './line.ts'
+import { type Headers, PRIORITIES, PRIORITY_NORMAL, type Priority } from './message-batch.ts'
+import type { NounContext } from './noun-context.ts'
+import { checkOptions, type Rules } from './options-check.ts'
+import type { NounKind } from './outcomes.ts'
+import type { Output } from './outputs.ts'
+import { checkPayloadBytes, encodePayload } from './payload.ts'
+import { type MakeStored, Publisher } from './publisher.ts'
+import { type Schema, validatePayload } from './schema.ts'
+
+/** What every message may have with it. */
+export interface MessageOptions {
+  /**
+   * Orders messages: those of one key are handed out one at a time, in the order in which they were stored (P4). 1 to
+   * 1,024 bytes of UTF-8. @default none: no order
+   */
+  readonly key?: string | undefined
+  /**
+   * Texts by name that travel with the message, at most 32 KiB as JSON. Names that begin with `sluice-` are reserved.
+   * @default none
+   */
+  readonly headers?: Headers | undefined
+  /**
+   * The same key within `idempotencyMs` of the queue or topic stores once: later calls get the first receipt, with
+   * `duplicate` true, or `IDEMPOTENCY_MISMATCH` if the payload is another (P8). 1 to 1,024 bytes of UTF-8. Makes a retry
+   * after `UNKNOWN` safe. @default none
+   */
+  readonly idempotencyKey?: string | undefined
+  /**
+   * How long to wait for room where the queue is full, in milliseconds, up to ten years: tried again when the engine says, and
+   * rejected with `QUEUE_FULL` at the end. 0 rejects at once. @default the noun's `fullWaitMs`
+   */
+  readonly fullWaitMs?: number | undefined
+}
+
+/** What is fed to one noun and how. */
+export interface FeedOptions {
+  readonly schema?: Schema | undefined
+  readonly pace?: Pace | undefined
+  readonly fullWaitMs?: number | undefined
+}
+
+/** All options of single messages, of queues and topics. */
+interface AnyOptions extends MessageOptions {
+  readonly priority?: Priority | undefined
+  readonly delayMs?: number | undefined
+  readonly deadlineMs?: number | undefined
+}
+
+const NO_OPTIONS: AnyOptions = {}
+
+export interface FeedRules {
+  readonly rules: Rules
+  readonly outputRules: Rules
+}
+
+export class Feed<T> {
+  readonly name: string
+  readonly kind: NounKind
+  readonly declared: Declared
+  readonly #context: NounContext
+  readonly #rules: FeedRules
+  readonly #where: string
+  readonly #publisher: Publisher<T>
+  readonly #line: Line<T>
+  #schema: Schema | undefined
+  #fullWaitMs = 0
+
+  constructor(context: NounContext, kind: NounKind, name: string, declared: Declared, rules: FeedRules, make: MakeStored<T>) {
+    this.#context = context
+    this.kind = kind
+    this.name = name
+    this.declared = declared
+    this.#rules = rules
+    this.#where = kind === 'queue' ? 'queue.add()' : 'topic.publish()'
+    this.#publisher = new Publisher(context.engine, kind, name, declared, make)
+    this.#line = new Line(this.#publisher, context.host)
+  }
+
+  get schema(): Schema | undefined {
+    return this.#schema
+  }
+
+  /** Takes the options that are given; what is left out stays. */
+  use({ schema, pace, fullWaitMs }: FeedOptions): void {
+    if (schema !== undefined) this.#schema = schema
+    if (pace !== undefined) this.#line.setPace(pace)
+    if (fullWaitMs !== undefined) this.#fullWaitMs = fullWaitMs
+  }
+
+  /** Stores one message. */
+  add(payload: unknown, options: AnyOptions = NO_OPTIONS): Promise<T> {
+    try {
+      if (options !== NO_OPTIONS) checkOptions(options, this.#rules.rules, this.#where)
+      if (this.#schema === undefined) return this.#store(payload, options)
+      const output = validatePayload(this.#schema, payload)
+      return output instanceof Promise ? output.then((value) => this.#store(value, options)) : this.#store(output, options)
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  /** A message that a handler publishes: made ready to be stored with its settle, in the same step (P9). */
+  async makeOutput(payload: unknown, options: AnyOptions = NO_OPTIONS): Promise<Output> {
+    checkOptions(options, this.#rules.outputRules, 'publish()')
+    const kept = { ...options }
+    const value = this.#schema === undefined ? payload : await validatePayload(this.#schema, payload)
+    const message = this.#keep(this.#encode(value), kept, this.#context.host.now(), 0)
+    if (!this.declared.isCurrent) await this.declared.ensure()
+    return { topic: this.name, message }
+  }
+
+  /** Refuses what waits in line, and waits for what is under way. */
+  close(): Promise<void> {
+    this.#line.close()
+    return this.#publisher.flushed()
+  }
+
+  #store(value: unknown, options: AnyOptions): Promise<T> {
+    const payload = this.#encode(value)
+    if (options === NO_OPTIONS && this.#fullWaitMs === 0 && !this.#line.isNeeded) {
+      return this.#publisher.push(payload, undefined, undefined, PRIORITY_NORMAL, 0, undefined, 0)
+    }
+    const { key, headers, idempotencyKey, fullWaitMs = this.#fullWaitMs } = options
+    const isTimed = options.delayMs !== undefined || options.deadlineMs !== undefined || fullWaitMs !== 0
+    const now = isTimed ? this.#context.host.now() : 0
+    const deadlineAtMs = deadlineOf(options, now)
+    const dueAtMs = dueOf(options, now)
+    if (fullWaitMs === 0 && !this.#line.isNeeded) {
+      return this.#publisher.push(payload, key, headers, priorityOf(options), deadlineAtMs, idempotencyKey, dueAtMs)
+    }
+    return this.#line.join(this.#keep(payload, options, now, fullWaitMs === 0 ? 0 : now + fullWaitMs))
+  }
+
+  /** A message that waits, apart from what the caller passed and may write to. */
+  #keep(payload: string | Uint8Array, options: AnyOptions, nowMs: number, giveUpAtMs: number): LineMessage {
+    const { key, headers, idempotencyKey } = options
+    return {
+      payload: typeof payload === 'string' ? payload : payload.slice(),
+      key,
+      headers: headers === undefined ? undefined : { ...headers },
+      priority: priorityOf(options),
+      deadlineAtMs: deadlineOf(options, nowMs),
+      idempotencyKey,
+      dueAtMs: dueOf(options, nowMs),
+      giveUpAtMs,
+    }
+  }
+
+  #encode(value: unknown): string | Uint8Array {
+    const payload = encodePayload(value)
+    checkPayloadBytes(payload, this.#context.maxPayloadBytes)
+    return payload
+  }
+}
+
+function priorityOf({ priority }: AnyOptions): number {
+  return priority === undefined ? PRIORITY_NORMAL : PRIORITIES.indexOf(priority)
+}
+
+function deadlineOf({ deadlineMs }: AnyOptions, nowMs: number): number {
+  return deadlineMs === undefined ? 0 : nowMs + deadlineMs
+}
+
+function dueOf({ delayMs }: AnyOptions, nowMs: number): number {
+  return delayMs === undefined || delayMs === 0 ? 0 : nowMs + delayMs
+}
+
+const FEEDS = new WeakMap<object, Feed<unknown>>()
+
+/** Makes a noun one that handlers can publish to. */
+export function registerFeed(noun: object, feed: Feed<unknown>): void {
+  FEEDS.set(noun, feed)
+}
+
+export function feedOf(noun: object): Feed<unknown> | undefined {
+  return FEEDS.get(noun)
+}

@@ -1,0 +1,52 @@
+/** A lease that a worker holds: the messages of one answer of the engine, under one fence. */
+import type { Hold, LeaseOutcome } from './engine/contract.ts'
+import { BatchView } from './message-batch.ts'
+
+type Leased = Extract<LeaseOutcome, { status: 'leased' }>
+
+export class HeldLease {
+  readonly fence: number
+  readonly view: BatchView
+  readonly offsets: readonly number[]
+  readonly attempts: readonly number[]
+  readonly timestampsMs: readonly number[]
+  /** Index of the first message that was not started. */
+  next = 0
+  /** Offsets that are done without a result and not yet sent to be settled. */
+  done: number[] = []
+  readonly #topic: string
+  readonly #group: string
+  readonly #token: string | undefined
+  #lost: Set<number> | null = null
+
+  constructor(topic: string, group: string, token: string | undefined, leased: Leased) {
+    this.#topic = topic
+    this.#group = group
+    this.#token = token
+    this.fence = leased.fence
+    this.view = new BatchView(leased.batch)
+    this.offsets = leased.offsets
+    this.attempts = leased.attempts
+    this.timestampsMs = leased.timestampsMs
+  }
+
+  /** What the holder shows for some of its messages. */
+  holdOf(offsets: readonly number[]): Hold {
+    return { topic: this.#topic, group: this.#group, fence: this.fence, offsets, token: this.#token }
+  }
+
+  /** Offsets of messages that were not started and are held as far as is known. */
+  unstarted(): number[] {
+    const rest = this.offsets.slice(this.next)
+    return this.#lost === null ? rest : rest.filter((offset) => !this.isLost(offset))
+  }
+
+  isLost(offset: number): boolean {
+    return this.#lost?.has(offset) === true
+  }
+
+  markLost(offset: number): void {
+    this.#lost ??= new Set()
+    this.#lost.add(offset)
+  }
+}

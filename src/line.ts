@@ -1,0 +1,153 @@
+/**
+ * A line of messages that wait before they are stored: for their turn, where the producer is paced (rate of acceptance
+ * = rate of creation), or for room, where the queue is full and the producer would rather wait than hear of it.
+ *
+ *     join -> waiting -> sent -> stored
+ *                ^        |
+ *                +--full--+   back to its place in the line, until its time is over
+ *
+ * While the queue is full nobody is sent before the time that the engine said. Who joins while others wait stands
+ * behind them, so a full queue is not stormed.
+ *
+ * Invariants
+ *  1. Messages are sent in the order in which they joined; one that came back goes before all that joined later.
+ *  2. At most MAX_SENT are sent and not answered, so what comes back is bounded.
+ *  3. At most MAX_WAITING wait; past it `join` refuses (P7).
+ *
+ * Order holds between messages of which the first was stored before the second joined, and between those that were
+ * never refused. Of two that are under way together, the first may be refused and the second stored: a caller that
+ * needs the order of a key awaits each message before the next.
+ */
+import { isSluiceError, SluiceError } from './errors.ts'
+import type { Host } from './host/host.ts'
+import type { Headers } from './message-batch.ts'
+import { createRate, type Rate } from './policy/rate.ts'
+import type { Publisher } from './publisher.ts'
+
+const MAX_SENT = 1_024
+const MAX_WAITING = 100_000
+/** Where an engine gives no time to wait. */
+const BLIND_WAIT_MS = 1_000
+
+/** What a publisher is given, and until when to wait for room; `giveUpAtMs` 0: not at all. */
+export interface LineMessage {
+  readonly payload: string | Uint8Array
+  readonly key: string | undefined
+  readonly headers: Headers | undefined
+  readonly priority: number
+  readonly deadlineAtMs: number
+  readonly idempotencyKey: string | undefined
+  readonly dueAtMs: number
+  readonly giveUpAtMs: number
+}
+
+interface Waiting<T> {
+  readonly message: LineMessage
+  readonly serial: number
+  readonly resolve: (value: T) => void
+  readonly reject: (error: unknown) => void
+}
+
+/** At most `messages` in any `perMs`, evenly. */
+export interface Pace {
+  /** Whole number from 1. */
+  readonly messages: number
+  /** Milliseconds. @default 1_000 */
+  readonly perMs?: number
+}
+
+export class Line<T> {
+  readonly #publisher: Publisher<T>
+  readonly #host: Host
+  #rate: Rate | null = null
+  #waiting: Waiting<T>[] = []
+  #sent = 0
+  #serial = 0
+  #blockedUntilMs = 0
+  #stopTimer: (() => void) | null = null
+  #closed: SluiceError | null = null
+
+  constructor(publisher: Publisher<T>, host: Host) {
+    this.#publisher = publisher
+    this.#host = host
+  }
+
+  /** Whether every message must go through here: it is paced, or others wait already. */
+  get isNeeded(): boolean {
+    return this.#rate !== null || this.#waiting.length > 0
+  }
+
+  /** Paces from now on; null: no longer. */
+  setPace(pace: Pace | null): void {
+    this.#rate = pace === null ? null : createRate({ messages: pace.messages, perMs: pace.perMs ?? 1_000 }, this.#host.now())
+    this.#pump()
+  }
+
+  join(message: LineMessage): Promise<T> {
+    if (this.#closed !== null) return Promise.reject(this.#closed)
+    if (this.#waiting.length >= MAX_WAITING) {
+      const text = `${MAX_WAITING} messages of this process wait for their turn; nothing was stored. Await some before adding more.`
+      return Promise.reject(new SluiceError('OVERLOADED', text, { waiting: MAX_WAITING }))
+    }
+    return new Promise<T>((resolve, reject) => {
+      this.#waiting.push({ message, serial: this.#serial++, resolve, reject })
+      this.#pump()
+    })
+  }
+
+  /** Refuses what waits with `CLOSED`: it was not stored. */
+  close(): void {
+    this.#closed = new SluiceError('CLOSED', 'Sluice was closed while the message waited for its turn; it was not stored.')
+    this.#stopTimer?.()
+    for (const { reject } of this.#waiting.splice(0)) reject(this.#closed)
+  }
+
+  #pump(): void {
+    const now = this.#host.now()
+    const room = Math.min(this.#waiting.length, MAX_SENT - this.#sent)
+    if (room <= 0) return
+    if (now < this.#blockedUntilMs) return this.#setTimer(this.#blockedUntilMs - now)
+    const granted = this.#rate === null ? room : this.#rate.take(now, room)
+    for (const one of this.#waiting.splice(0, granted)) this.#send(one)
+    if (this.#rate !== null && this.#waiting.length > 0 && this.#sent < MAX_SENT) this.#setTimer(this.#rate.nextMs(now))
+  }
+
+  #send(one: Waiting<T>): void {
+    const { payload, key, headers, priority, deadlineAtMs, idempotencyKey, dueAtMs } = one.message
+    this.#sent++
+    this.#publisher.push(payload, key, headers, priority, deadlineAtMs, idempotencyKey, dueAtMs).then(
+      (stored) => {
+        this.#sent--
+        one.resolve(stored)
+        this.#pump()
+      },
+      (error: unknown) => {
+        this.#sent--
+        if (!this.#goBack(one, error)) one.reject(error)
+        this.#pump()
+      },
+    )
+  }
+
+  /** Whether a refused message may wait for room. Its last attempt is at the end of its time. */
+  #goBack(one: Waiting<T>, error: unknown): boolean {
+    if (!isSluiceError(error, 'QUEUE_FULL') && !isSluiceError(error, 'DISK_FULL')) return false
+    const now = this.#host.now()
+    const { giveUpAtMs } = one.message
+    if (this.#closed !== null || now >= giveUpAtMs) return false
+    const wait = typeof error.details.retryAfterMs === 'number' ? error.details.retryAfterMs : BLIND_WAIT_MS
+    this.#blockedUntilMs = Math.max(now + 1, Math.min(now + wait, giveUpAtMs))
+    let at = 0
+    while (at < this.#waiting.length && (this.#waiting[at] as Waiting<T>).serial < one.serial) at++
+    this.#waiting.splice(at, 0, one)
+    return true
+  }
+
+  #setTimer(ms: number): void {
+    this.#stopTimer?.()
+    this.#stopTimer = this.#host.setTimer(ms, () => {
+      this.#stopTimer = null
+      this.#pump()
+    })
+  }
+}

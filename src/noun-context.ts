@@ -1,0 +1,21 @@
+/** What the nouns of one open Sluice share. */
+import type { Engine } from './engine/contract.ts'
+import type { Host } from './host/host.ts'
+import type { SettledWatches } from './settled-watches.ts'
+import type { Worker } from './worker.ts'
+
+export interface NounContext {
+  readonly engine: Engine
+  readonly host: Host
+  /** The largest payload or result in bytes. */
+  readonly maxPayloadBytes: number
+  /** How workers hold messages: as this process, or by a token that anybody with it may show (over HTTP). */
+  readonly holder: 'process' | 'token'
+  readonly settledWatches: SettledWatches
+  /** Workers that are not closed. */
+  readonly workers: Set<Worker>
+  /** Takes what no caller waits for. Never throws. */
+  report(error: unknown): void
+  /** The queue or topic that was declared here under this name, if any. */
+  findNoun(name: string): object | undefined
+}

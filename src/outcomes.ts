@@ -1,0 +1,48 @@
+/** Outcomes of the engine, which are values, as the errors that a caller of a noun gets (P7, P6, P10). */
+import type { FullOutcome, OffsetProblem } from './engine/contract.ts'
+import { SluiceError } from './errors.ts'
+
+/** What a noun is, for words. */
+export type NounKind = 'queue' | 'topic'
+
+/** `QUEUE_FULL` or `DISK_FULL`, with `retryAfterMs` in the details. */
+export function fullError(kind: NounKind, name: string, full: FullOutcome): SluiceError {
+  const { reason, depth, limit, retryAfterMs } = full
+  const details = { [kind]: name, reason, depth, limit, retryAfterMs }
+  if (reason === 'disk') {
+    return new SluiceError('DISK_FULL', `The disk is full; nothing was stored in ${kind} '${name}'. Try again in ${retryAfterMs} ms.`, details)
+  }
+  const what = reason === 'bytes' ? 'bytes' : 'messages'
+  return new SluiceError(
+    'QUEUE_FULL',
+    `The ${kind} '${name}' holds ${depth} ${what} and its limit is ${limit}; nothing was stored. Try again in ${retryAfterMs} ms.`,
+    details,
+  )
+}
+
+export function notFoundError(kind: NounKind, name: string): SluiceError {
+  const code = kind === 'queue' ? 'QUEUE_NOT_FOUND' : 'TOPIC_NOT_FOUND'
+  return new SluiceError(code, `There is no ${kind} '${name}' any more. Its next use declares it again.`, { [kind]: name })
+}
+
+export function mismatchError(kind: NounKind, name: string, idempotencyKey: string | undefined): SluiceError {
+  return new SluiceError(
+    'IDEMPOTENCY_MISMATCH',
+    `The idempotency key '${idempotencyKey}' of ${kind} '${name}' was used with another payload. Use a new key for a new payload.`,
+    { [kind]: name, idempotencyKey },
+  )
+}
+
+/** P6: an offset that cannot be read, with what can. */
+export function offsetError(topic: string, problem: OffsetProblem): SluiceError {
+  const { offset, earliest, head } = problem
+  const details = { topic, offset, earliest, head }
+  if (problem.status === 'truncated') {
+    return new SluiceError(
+      'OFFSET_TRUNCATED',
+      `Offsets ${offset} to ${earliest - 1} of '${topic}' are no longer kept; the earliest is ${earliest}.`,
+      details,
+    )
+  }
+  return new SluiceError('OFFSET_OUT_OF_RANGE', `Offset ${offset} of '${topic}' is beyond its end, ${head}.`, details)
+}

@@ -1,0 +1,200 @@
+/**
+ * The HTTP server: the routes over the public API, behind one guard, one count of what is under way, one kind of error.
+ *
+ *     created -> listening -> closing -> closed
+ *
+ * `close` takes nothing new, ends every wait (long polls answer what they have, streams end), gives requests at work
+ * `drainMs`, then cuts their connections. It does not close the `Sluice` it serves: whoever opened that closes it.
+ */
+import { STATUS_CODES } from 'node:http'
+import type { Socket } from 'node:net'
+import Fastify, { type ConnectionError, type FastifyInstance, type FastifyReply } from 'fastify'
+import type { Sluice } from '../index.ts'
+import { SluiceError } from '../errors.ts'
+import { Appender } from './appender.ts'
+import { checkBodyHeaders } from './bodies.ts'
+import type { Context } from './context.ts'
+import { Directory } from './directory.ts'
+import { createGuard } from './guard.ts'
+import { Load } from './load.ts'
+import { createMetrics } from './metrics.ts'
+import { formatProblem, PROBLEM_TYPE, problemOf, retryAfterSeconds, toSluiceError } from './problem.ts'
+import { declareRoutes } from './routes/declare.ts'
+import { healthRoutes } from './routes/health.ts'
+import { jobRoutes } from './routes/jobs.ts'
+import { leaseRoutes } from './routes/leases.ts'
+import { messageRoutes } from './routes/messages.ts'
+import { operateRoutes } from './routes/operate.ts'
+import { completeServerOptions, type ServerOptions, type ServerSettings } from './settings.ts'
+
+export interface Server extends AsyncDisposable {
+  /** Where it listens, such as `http://127.0.0.1:8787`; '' before `listen`. */
+  readonly url: string
+  /** Starts; the answer is the URL. */
+  listen(): Promise<string>
+  /** Stops, see above. May be called more than once. */
+  close(): Promise<void>
+}
+
+/** Time for headers to arrive, and between looks for connections that take too long. */
+const HEADERS_TIMEOUT_MS = 10_000
+const CHECK_INTERVAL_MS = 1_000
+const KEEP_ALIVE_MS = 72_000
+/** Answered however much is under way: whoever asks decides by it whether the server lives. */
+const UNCOUNTED = new Set(['/healthz', '/readyz', '/metrics'])
+/** Longer than any name or id; what is longer is refused by their own checks. */
+const MAX_PATH_PART = 16_384
+
+/** Makes a server of `sluice`. It has no socket until `listen`. */
+export function createServer(sluice: Sluice, options: ServerOptions = {}): Server {
+  const settings = completeServerOptions(options)
+  const { engine } = sluice
+  const context: Context = {
+    sluice,
+    engine,
+    settings,
+    directory: new Directory(engine, settings.maxQueues),
+    appender: new Appender(engine),
+    load: new Load(settings.maxInFlight, settings.maxWaiting),
+    now: () => Date.now(),
+  }
+  const app = createApp(context)
+  let url = ''
+  let closed: Promise<void> | null = null
+
+  async function close(): Promise<void> {
+    context.load.close()
+    const cut = setTimeout(() => app.server.closeAllConnections(), settings.drainMs)
+    await app.close()
+    clearTimeout(cut)
+  }
+
+  return {
+    get url() {
+      return url
+    },
+    async listen() {
+      try {
+        url = await app.listen({ host: settings.host, port: settings.port })
+      } catch (error) {
+        throw listenError(error, settings)
+      }
+      return url
+    },
+    close: () => (closed ??= close()),
+    [Symbol.asyncDispose]: () => (closed ??= close()),
+  }
+}
+
+function createApp(context: Context): FastifyInstance {
+  const { settings, load } = context
+  const app = Fastify({
+    logger: settings.log === null ? false : { level: 'warn', stream: settings.log },
+    disableRequestLogging: true,
+    bodyLimit: settings.maxBatchBytes,
+    requestTimeout: settings.requestTimeoutMs,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    forceCloseConnections: 'idle',
+    return503OnClosing: false,
+    exposeHeadRoutes: false,
+    routerOptions: { maxParamLength: MAX_PATH_PART },
+    http: { headersTimeout: Math.min(HEADERS_TIMEOUT_MS, settings.requestTimeoutMs), connectionsCheckingInterval: CHECK_INTERVAL_MS },
+    frameworkErrors: (error, _request, reply) => sendProblem(reply, error),
+    clientErrorHandler: answerBrokenRequest,
+  })
+  app.removeAllContentTypeParsers()
+  app.decorateRequest('visit', null as never)
+  const guard = createGuard(settings.host, settings.allowedHosts)
+
+  const metrics = createMetrics(context)
+
+  app.addHook('onRequest', (request, reply, done) => {
+    reply.header('x-content-type-options', 'nosniff').header('referrer-policy', 'no-referrer')
+    try {
+      request.visit = load.enter(UNCOUNTED.has(request.url))
+      reply.raw.once('close', () => request.visit.leave())
+      if (request.is404) throw new SluiceError('NOT_FOUND', `There is no route ${request.method} ${request.url.slice(0, 200)}. docs/http.md lists them.`)
+      guard({ method: request.method, headers: request.headers, localAddress: request.socket.localAddress })
+      checkBodyHeaders(request.headers)
+      done()
+    } catch (error) {
+      done(error as Error)
+    }
+  })
+  app.addHook('onSend', (_request, reply, _payload, done) => {
+    if (load.isClosed) reply.header('connection', 'close')
+    done()
+  })
+  app.addHook('onResponse', (request, reply, done) => {
+    metrics.count(request, reply)
+    done()
+  })
+  app.setErrorHandler((error, request, reply) => {
+    if (toSluiceError(error) === null) request.log.error({ err: error, method: request.method, route: request.routeOptions.url }, 'a request failed')
+    return sendProblem(reply, error)
+  })
+
+  const methodsByUrl = collectMethods(app)
+  for (const addRoutes of [declareRoutes, jobRoutes, leaseRoutes, messageRoutes, operateRoutes]) {
+    app.register(async (scope) => addRoutes(scope, context))
+  }
+  app.register(async (scope) => healthRoutes(scope, context, metrics))
+  app.register(async (scope) => refuseOtherMethods(scope, methodsByUrl))
+  return app
+}
+
+function sendProblem(reply: FastifyReply, error: unknown): FastifyReply {
+  const problem = problemOf(error)
+  const seconds = retryAfterSeconds(problem)
+  if (seconds !== null) reply.header('retry-after', seconds)
+  return reply.code(problem.status).type(PROBLEM_TYPE).send(formatProblem(problem))
+}
+
+/** Which methods each path takes, as routes are added. */
+function collectMethods(app: FastifyInstance): Map<string, string[]> {
+  const methodsByUrl = new Map<string, string[]>()
+  app.addHook('onRoute', ({ url, method }) => {
+    methodsByUrl.set(url, (methodsByUrl.get(url) ?? []).concat(method))
+  })
+  return methodsByUrl
+}
+
+/** A path that exists answers the methods it does not take with 405, before a body is read. */
+function refuseOtherMethods(app: FastifyInstance, methodsByUrl: Map<string, string[]>): void {
+  for (const [url, methods] of [...methodsByUrl]) {
+    const allow = methods.join(', ')
+    app.route({
+      url,
+      method: app.supportedMethods.filter((method) => !methods.includes(method)),
+      onRequest: (request, reply, done) => {
+        reply.header('allow', allow)
+        done(new SluiceError('METHOD_NOT_ALLOWED', `${request.method} is not a method of this path; it takes ${allow}.`, { allow: methods }))
+      },
+      handler: () => {},
+    })
+  }
+}
+
+/** Answers what is not even a request: broken syntax, headers that are too large, a body that never came. */
+function answerBrokenRequest(error: ConnectionError, socket: Socket): void {
+  if (!socket.writable || error.code === 'ECONNRESET') {
+    socket.destroy()
+    return
+  }
+  const problem = problemOf(error)
+  const body = formatProblem(problem)
+  socket.end(
+    `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\nContent-Type: ${PROBLEM_TYPE}\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  )
+}
+
+function listenError(error: unknown, { host, port }: ServerSettings): SluiceError {
+  const { code } = error as NodeJS.ErrnoException
+  const why =
+    code === 'EADDRINUSE'
+      ? 'another program listens there. Stop it, or choose another port'
+      : code === 'EACCES'
+        ? 'this user may not listen there. Choose a port from 1,024 on'
+        : `the system says ${code ?? String(error)}`
+  return new SluiceError('INVALID_OPTION', `Cannot listen on ${host}, port ${port}: ${why}.`, { option: 'port' }, error)
+}

@@ -1,0 +1,7 @@
+import { deepEqual } from 'node:assert/strict'
+import { test } from 'node:test'
+import { findStale } from '../scripts/generate-docs.ts'
+
+test('the tables in the documentation are those of the code', () => {
+  deepEqual(findStale(), [], 'run: node scripts/generate-docs.ts')
+})

@@ -1,0 +1,37 @@
+import { deepEqual, equal, match } from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { test } from 'node:test'
+import { findDifference, findExamples, runExample } from '../scripts/readme.ts'
+
+const PAGES = ['README.md']
+
+for (const page of PAGES) {
+  const examples = findExamples(readFileSync(new URL(`../${page}`, import.meta.url), 'utf8'))
+  test(`${page} has examples that run`, () => equal(examples.length > 0, true))
+  for (const example of examples) {
+    test(`${page}, line ${example.line}: the example does what the page says`, async () => {
+      equal(await runExample(example), null)
+    })
+  }
+}
+
+test('examples are found with what they print', () => {
+  const page = 'x\n```ts run\na\n```\n\n```text\nb\n```\n```ts\nnot run\n```\n```sh run\nc\n```\n'
+  deepEqual(findExamples(page), [
+    { language: 'ts', code: 'a\n', expected: 'b\n', line: 2 },
+    { language: 'sh', code: 'c\n', expected: null, line: 12 },
+  ])
+})
+
+test('a line may be left open with …, and only with it', () => {
+  equal(findDifference('took 12 ms\nok\n', 'took … ms\nok\n'), null)
+  match(findDifference('took 12 ms\nok\n', 'took 13 ms\nok\n') ?? '', /line 1/)
+  match(findDifference('ok\n', 'ok\nmore\n') ?? '', /line 2/)
+  match(findDifference('ok\nmore\n', 'ok\n') ?? '', /line 2/)
+})
+
+test('an example that prints something else, or fails, is a failure', async () => {
+  match((await runExample({ language: 'ts', code: "console.log('a')\n", expected: 'b\n', line: 1 })) ?? '', /expected "b"/)
+  match((await runExample({ language: 'ts', code: 'process.exit(3)\n', expected: null, line: 1 })) ?? '', /status 3/)
+  match((await runExample({ language: 'sh', code: 'false\n', expected: null, line: 1 })) ?? '', /status 1/)
+})
