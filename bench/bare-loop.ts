@@ -6,8 +6,10 @@
  */
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
+import { childrenOf, interleave, median, openBench, readOptions } from './harness.ts'
 import {
   createPayload,
+  meanPayloadBytes,
   measurePublish,
   measureSteady,
   type Payload,
@@ -16,6 +18,7 @@ import {
   type SteadyFigures,
   type SteadyOptions,
 } from './load.ts'
+import { createReport, printReport, readMachine, spread, tell } from './report.ts'
 
 export interface BareLoop {
   /** Resolves once the message is on disk. */
@@ -82,3 +85,37 @@ export function steadyToBareLoop(options: SteadyOptions): Promise<SteadyFigures>
     }),
   )
 }
+
+const usage = `
+Usage: node bench/bare-loop.ts [options]
+
+The bare loop alone: how fast this machine's disk and Node can append, sync and resolve. No bars: the other benchmarks
+run it in turn with what they measure.`
+
+async function main(): Promise<void> {
+  const options = readOptions(usage)
+  await using bench = await openBench(options)
+  const machine = readMachine(options.dir)
+  const { publishToBareLoop } = childrenOf<typeof import('./bare-loop.ts')>(bench, './bare-loop.ts')
+  const side = (inFlight: number, messages: number) => () =>
+    bench.inFolder((folder) => publishToBareLoop({ folder, inFlight, messages, keys: 0 }))
+  const scale = options.quick ? 0.25 : 1
+  const results = await interleave(
+    'bare loop',
+    options.pairs,
+    { '1': side(1, 4_000 * scale), '256': side(256, 400_000 * scale), '4,096': side(4_096, 1_000_000 * scale) },
+    (figures: PublishFigures) => `${tell(figures.perSecond)}/s`,
+  )
+  const rows = Object.entries(results).map(([inFlight, runs]) => [
+    inFlight,
+    spread(runs.map((run) => run.perSecond)),
+    median(runs.map((run) => run.p50Ms ?? Number.NaN)),
+    median(runs.map((run) => run.p99Ms ?? Number.NaN)),
+    median(runs.map((run) => run.cpuSecondsPer100k)),
+  ])
+  const title = `The bare loop, payload of ${tell(meanPayloadBytes(400_000))} bytes`
+  const head = ['in flight', 'messages/s', 'p50 ms', 'p99 ms', 'CPU s per 100,000']
+  printReport(createReport('bare-loop', options, machine, { tables: [{ title, head, rows }], bars: [] }), options.json)
+}
+
+if (import.meta.main) await main()

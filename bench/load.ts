@@ -18,7 +18,7 @@ export function createPayload(id: number): Payload {
   return {
     id,
     to: `customer-${id % 1000}@example.com`,
-    subject: 'order sent',
+    subject: 'order shipped',
     total: 1234,
     at: 1_750_000_000_000 + id,
     ok: true,
@@ -47,9 +47,9 @@ export function createKey(id: number, keys: number): string {
 export type Publish = (id: number) => Promise<unknown>
 
 export interface DriveOptions {
-  from: number
-  messages: number
-  inFlight: number
+  readonly from: number
+  readonly messages: number
+  readonly inFlight: number
 }
 
 /** Keeps `inFlight` messages in flight: that many loops, each awaiting its own publish. */
@@ -63,11 +63,11 @@ export async function drive(options: DriveOptions, publish: Publish): Promise<vo
 }
 
 export interface PublishOptions {
-  folder: string
-  messages: number
-  inFlight: number
+  readonly folder: string
+  readonly messages: number
+  readonly inFlight: number
   /** 0: no keys. */
-  keys: number
+  readonly keys: number
 }
 
 export interface PublishFigures {
@@ -116,8 +116,8 @@ export function startClock(): () => { seconds: number; cpuSeconds: number } {
 }
 
 export interface PaceOptions {
-  messages: number
-  perSecond: number
+  readonly messages: number
+  readonly perSecond: number
 }
 
 /** Calls `send` for 0, 1, 2 … at a steady rate, whether or not earlier ones have been answered. */
@@ -132,10 +132,10 @@ export async function pace(options: PaceOptions, send: (id: number) => void): Pr
 }
 
 export interface SteadyOptions {
-  folder: string
-  perSecond: number
+  readonly folder: string
+  readonly perSecond: number
   /** Timed; a further second's worth goes first, untimed. */
-  messages: number
+  readonly messages: number
 }
 
 export interface SteadyFigures {
@@ -163,4 +163,67 @@ export async function measureSteady(
   })
   await allArrived
   return { latenciesMs: [...latencies.subarray(warmUp)] }
+}
+
+export interface EndToEndOptions {
+  readonly folder: string
+  readonly messages: number
+  readonly inFlight: number
+  /** Of the worker. */
+  readonly concurrency: number
+}
+
+export interface EndToEndFigures {
+  perSecond: number
+  cpuSecondsPer100k: number
+  /** Of the server that the side needs; 0 where there is none. */
+  serverCpuSecondsPer100k: number
+}
+
+/** A worker that has been started, and waits for messages. */
+export interface StartedWorker {
+  /** Call it once every message was handled: resolves once every settle is durable. */
+  settled(): Promise<void>
+  close(): Promise<void>
+}
+
+export interface EndToEndSide {
+  /** Starts a worker that calls `handled` for each message. */
+  start(handled: () => void): Promise<StartedWorker>
+  /** Publishes messages, and resolves once all of them are durable. */
+  publish(options: DriveOptions): Promise<void>
+  /** CPU seconds of the server since it started. */
+  serverCpuSeconds(): Promise<number>
+}
+
+/** Warms up, then times from the first publish to the last settle, publisher and worker at the same time. */
+export async function measureEndToEnd(options: EndToEndOptions, side: EndToEndSide): Promise<EndToEndFigures> {
+  const { messages, inFlight } = options
+  const warmUp = Math.ceil(messages * warmUpShare)
+  await passThrough(side, { from: 0, messages: warmUp, inFlight })
+  const figures = await passThrough(side, { from: warmUp, messages, inFlight })
+  const per100k = 100_000 / messages
+  return {
+    perSecond: messages / figures.seconds,
+    cpuSecondsPer100k: figures.cpuSeconds * per100k,
+    serverCpuSecondsPer100k: figures.serverCpuSeconds * per100k,
+  }
+}
+
+async function passThrough(side: EndToEndSide, options: DriveOptions) {
+  const { promise: allHandled, resolve } = Promise.withResolvers<void>()
+  let missing = options.messages
+  const worker = await side.start(() => {
+    if (--missing === 0) resolve()
+  })
+  const serverCpuAtStart = await side.serverCpuSeconds()
+  const clock = startClock()
+  await side.publish(options)
+  await allHandled
+  await worker.settled()
+  const figures = clock()
+  const serverCpuSeconds = (await side.serverCpuSeconds()) - serverCpuAtStart
+  await worker.close()
+  if (missing !== 0) throw new Error(`${-missing} messages were handled more than once`)
+  return { ...figures, serverCpuSeconds }
 }

@@ -56,7 +56,7 @@ const stream = run({
 stream.on('test:summary', ({ file, counts }) => {
   if (file !== undefined) return
   passed += counts.passed
-  failed += counts.failed + counts.cancelled
+  failed += counts.tests - counts.passed - counts.skipped - counts.todo
   skipped += counts.skipped
 })
 const report = stream.compose(spec())

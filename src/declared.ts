@@ -20,17 +20,25 @@ export interface DeclaredAs {
   readonly settings: object
 }
 
+type Settings = Readonly<Record<string, unknown>>
+
 export class Declared {
   /** Part of the ids of a queue's jobs; '' until declared. */
   tag = ''
   readonly #engine: Engine
-  #declaration: Declaration
+  readonly #declaration: Declaration
+  /** All that were given, for when it must be declared anew. */
+  #settings: Settings
+  /** Those that the engine does not have yet. What others changed meanwhile is not reset by what was sent before. */
+  #unsent: Settings
   #isCurrent = false
   #underWay: Promise<DeclaredAs> | null = null
 
   constructor(engine: Engine, declaration: Declaration) {
     this.#engine = engine
     this.#declaration = declaration
+    this.#settings = declaration.settings
+    this.#unsent = declaration.settings
   }
 
   /** Whether the engine has the newest settings, so that nothing need be waited for. */
@@ -39,13 +47,15 @@ export class Declared {
   }
 
   /** Adds settings to those declared; the next use declares them. */
-  change(settings: object): void {
-    this.#declaration = { ...this.#declaration, settings: { ...this.#declaration.settings, ...settings } } as Declaration
+  change(settings: Settings): void {
+    this.#settings = mergeSettings(this.#settings, settings)
+    this.#unsent = mergeSettings(this.#unsent, settings)
     this.#isCurrent = false
   }
 
   /** The engine does not know it any more. */
   forget(): void {
+    this.#unsent = this.#settings
     this.#isCurrent = false
   }
 
@@ -63,17 +73,25 @@ export class Declared {
   }
 
   async #declare(): Promise<DeclaredAs> {
+    const settings = this.#unsent
     const declaration = this.#declaration
-    const [outcome] = await this.#engine.declare([declaration])
+    const [outcome] = await this.#engine.declare([{ ...declaration, settings } as Declaration])
     switch (outcome?.status) {
       case 'declared':
         this.tag = outcome.tag
-        this.#isCurrent = declaration === this.#declaration
+        if (settings === this.#unsent) {
+          this.#unsent = {}
+          this.#isCurrent = true
+        }
         return { created: outcome.created, settings: outcome.settings }
       case 'conflict':
-        throw new SluiceError('DECLARED_DIFFERENTLY', `${outcome.message}. Use the existing setting, or another name.`, {
-          [declaration.kind]: declaration.name,
-        })
+        throw new SluiceError(
+          'DECLARED_DIFFERENTLY',
+          `${outcome.message}. Use the existing setting, or another name.`,
+          {
+            [declaration.kind]: declaration.name,
+          },
+        )
       case 'truncated':
       case 'out-of-range':
         throw offsetError(declaration.kind === 'group' ? declaration.topic : declaration.name, outcome)
@@ -81,4 +99,15 @@ export class Declared {
         throw new SluiceError('TOPIC_NOT_FOUND', `There is no topic for the ${declaration.kind} '${declaration.name}'.`)
     }
   }
+}
+
+/** `added` over `settings`; of settings that have parts, part by part. */
+function mergeSettings(settings: Settings, added: Settings): Settings {
+  const merged: Record<string, unknown> = { ...settings }
+  for (const [name, value] of Object.entries(added)) {
+    const before = merged[name]
+    const hasParts = typeof value === 'object' && value !== null && typeof before === 'object' && before !== null
+    merged[name] = hasParts ? { ...before, ...value } : value
+  }
+  return merged
 }

@@ -6,10 +6,11 @@
  * On the path of every message: nothing here makes an object for a message that is stored now.
  */
 import type { Declared } from './declared.ts'
-import { type LineMessage, Line, type Pace } from './line.ts'
+import { SluiceError } from './errors.ts'
+import { Line, type LineMessage, type Pace } from './line.ts'
 import { type Headers, PRIORITIES, PRIORITY_NORMAL, type Priority } from './message-batch.ts'
 import type { NounContext } from './noun-context.ts'
-import { checkOptions, type Rules } from './options-check.ts'
+import { checkOptions, invalidOption, type Rules } from './options-check.ts'
 import type { NounKind } from './outcomes.ts'
 import type { Output } from './outputs.ts'
 import { checkPayloadBytes, encodePayload } from './payload.ts'
@@ -43,8 +44,20 @@ export interface MessageOptions {
 
 /** What is fed to one noun and how. */
 export interface FeedOptions {
+  /**
+   * A Standard Schema (zod, valibot, arktype). Payloads are validated before they are stored, and its output is what is
+   * stored; a mismatch is `SCHEMA_MISMATCH` with the paths. @default none: any payload
+   */
   readonly schema?: Schema | undefined
+  /**
+   * Messages of this process wait for their turn: at most `messages` in any `perMs` (1,000 unless given), evenly. For a
+   * rate of acceptance that equals the rate of creation. @default as fast as they come
+   */
   readonly pace?: Pace | undefined
+  /**
+   * How long to wait for room where it is full, in milliseconds, 0 to ten years, unless the message says otherwise.
+   * @default 0: reject at once
+   */
   readonly fullWaitMs?: number | undefined
 }
 
@@ -56,9 +69,13 @@ interface AnyOptions extends MessageOptions {
 }
 
 const NO_OPTIONS: AnyOptions = {}
+/** Messages of `addMany` that are under way at once. */
+const MANY_AT_ONCE = 16_384
 
 export interface FeedRules {
   readonly rules: Rules
+  /** With the payload beside the options. */
+  readonly itemRules: Rules
   readonly outputRules: Rules
 }
 
@@ -74,7 +91,14 @@ export class Feed<T> {
   #schema: Schema | undefined
   #fullWaitMs = 0
 
-  constructor(context: NounContext, kind: NounKind, name: string, declared: Declared, rules: FeedRules, make: MakeStored<T>) {
+  constructor(
+    context: NounContext,
+    kind: NounKind,
+    name: string,
+    declared: Declared,
+    rules: FeedRules,
+    make: MakeStored<T>,
+  ) {
     this.#context = context
     this.kind = kind
     this.name = name
@@ -89,6 +113,11 @@ export class Feed<T> {
     return this.#schema
   }
 
+  /** Whether it is a noun of this Sluice. */
+  belongsTo(context: NounContext): boolean {
+    return this.#context === context
+  }
+
   /** Takes the options that are given; what is left out stays. */
   use({ schema, pace, fullWaitMs }: FeedOptions): void {
     if (schema !== undefined) this.#schema = schema
@@ -98,11 +127,45 @@ export class Feed<T> {
 
   /** Stores one message. */
   add(payload: unknown, options: AnyOptions = NO_OPTIONS): Promise<T> {
+    return this.#add(payload, options, this.#rules.rules)
+  }
+
+  /** The same for a payload that stands beside its options. */
+  addItem(item: { readonly payload: unknown }): Promise<T> {
+    return this.#add(item.payload, item as AnyOptions, this.#rules.itemRules)
+  }
+
+  /** Outcomes by index: what `add` would have given, or the error with which it would have rejected. */
+  async addMany<I extends { readonly payload: unknown }>(
+    items: readonly I[],
+    add: (item: I) => Promise<T> = (item) => this.addItem(item),
+  ): Promise<(T | SluiceError)[]> {
+    if (!Array.isArray(items)) throw invalidOption('items', items, 'an array of { payload, ...options }')
+    const outcomes: (T | SluiceError)[] = []
+    for (let at = 0; at < items.length; at += MANY_AT_ONCE) {
+      const some = (items as readonly I[]).slice(at, at + MANY_AT_ONCE)
+      for (const settled of await Promise.allSettled(some.map((item) => this.#addOne(item, add)))) {
+        if (settled.status === 'fulfilled') outcomes.push(settled.value)
+        else if (settled.reason instanceof SluiceError) outcomes.push(settled.reason)
+        else throw settled.reason
+      }
+    }
+    return outcomes
+  }
+
+  #addOne<I extends { readonly payload: unknown }>(item: I, add: (item: I) => Promise<T>): Promise<T> {
+    const isItem = typeof item === 'object' && item !== null
+    return isItem ? add(item) : Promise.reject(invalidOption('an item', item, 'an object { payload, ...options }'))
+  }
+
+  #add(payload: unknown, options: AnyOptions, rules: Rules): Promise<T> {
     try {
-      if (options !== NO_OPTIONS) checkOptions(options, this.#rules.rules, this.#where)
+      if (options !== NO_OPTIONS) checkOptions(options, rules, this.#where)
       if (this.#schema === undefined) return this.#store(payload, options)
       const output = validatePayload(this.#schema, payload)
-      return output instanceof Promise ? output.then((value) => this.#store(value, options)) : this.#store(output, options)
+      return output instanceof Promise
+        ? output.then((value) => this.#store(value, options))
+        : this.#store(output, options)
     } catch (error) {
       return Promise.reject(error)
     }
@@ -126,7 +189,7 @@ export class Feed<T> {
 
   #store(value: unknown, options: AnyOptions): Promise<T> {
     const payload = this.#encode(value)
-    if (options === NO_OPTIONS && this.#fullWaitMs === 0 && !this.#line.isNeeded) {
+    if (options === NO_OPTIONS && this.#fullWaitMs === 0 && !this.#line.isPaced) {
       return this.#publisher.push(payload, undefined, undefined, PRIORITY_NORMAL, 0, undefined, 0)
     }
     const { key, headers, idempotencyKey, fullWaitMs = this.#fullWaitMs } = options
@@ -134,7 +197,7 @@ export class Feed<T> {
     const now = isTimed ? this.#context.host.now() : 0
     const deadlineAtMs = deadlineOf(options, now)
     const dueAtMs = dueOf(options, now)
-    if (fullWaitMs === 0 && !this.#line.isNeeded) {
+    if (fullWaitMs === 0 && !this.#line.isPaced) {
       return this.#publisher.push(payload, key, headers, priorityOf(options), deadlineAtMs, idempotencyKey, dueAtMs)
     }
     return this.#line.join(this.#keep(payload, options, now, fullWaitMs === 0 ? 0 : now + fullWaitMs))
@@ -174,13 +237,16 @@ function dueOf({ delayMs }: AnyOptions, nowMs: number): number {
   return delayMs === undefined || delayMs === 0 ? 0 : nowMs + delayMs
 }
 
-const FEEDS = new WeakMap<object, Feed<unknown>>()
+/** What a handler's `publish` needs of a feed, whatever its caller gets. */
+export type OutputFeed = Pick<Feed<unknown>, 'makeOutput' | 'belongsTo'>
+
+const FEEDS = new WeakMap<object, OutputFeed>()
 
 /** Makes a noun one that handlers can publish to. */
-export function registerFeed(noun: object, feed: Feed<unknown>): void {
+export function registerFeed(noun: object, feed: OutputFeed): void {
   FEEDS.set(noun, feed)
 }
 
-export function feedOf(noun: object): Feed<unknown> | undefined {
+export function feedOf(noun: object): OutputFeed | undefined {
   return FEEDS.get(noun)
 }

@@ -42,7 +42,10 @@ const MAX_ERROR_CHARACTERS = 2_000
 export function describeError(error: unknown): string {
   let text: string
   try {
-    text = error instanceof Error ? `${error.name}: ${error.message}` : `Thrown: ${typeof error === 'string' ? error : JSON.stringify(error)}`
+    text =
+      error instanceof Error
+        ? `${error.name}: ${error.message}`
+        : `Thrown: ${typeof error === 'string' ? error : JSON.stringify(error)}`
   } catch {
     text = `Thrown: ${typeof error}`
   }

@@ -6,6 +6,8 @@ type Leased = Extract<LeaseOutcome, { status: 'leased' }>
 
 export class HeldLease {
   readonly fence: number
+  /** How long it lasts without being extended; of no account where the process is the holder. */
+  readonly leaseMs: number
   readonly view: BatchView
   readonly offsets: readonly number[]
   readonly attempts: readonly number[]
@@ -19,10 +21,11 @@ export class HeldLease {
   readonly #token: string | undefined
   #lost: Set<number> | null = null
 
-  constructor(topic: string, group: string, token: string | undefined, leased: Leased) {
+  constructor(topic: string, group: string, token: string | undefined, leaseMs: number, leased: Leased) {
     this.#topic = topic
     this.#group = group
     this.#token = token
+    this.leaseMs = leaseMs
     this.fence = leased.fence
     this.view = new BatchView(leased.batch)
     this.offsets = leased.offsets

@@ -105,7 +105,13 @@ export class AddedJob<R = unknown> extends Job<R> {
   /** P8: whether the job is an earlier one of the same idempotency key. */
   readonly duplicate: boolean
 
-  constructor(context: NounContext, source: JobSource, place: number | StoredPlace, receipt: StoreReceipt, isDuplicate: boolean) {
+  constructor(
+    context: NounContext,
+    source: JobSource,
+    place: number | StoredPlace,
+    receipt: StoreReceipt,
+    isDuplicate: boolean,
+  ) {
     super(context, '')
     this.#source = source
     this.#place = place
@@ -135,8 +141,10 @@ export interface JobSource {
 
 export function makeReceipt(place: number | StoredPlace, receipt: StoreReceipt, duplicate: boolean): Receipt {
   const { durability, copies, timestampMs } = receipt
-  if (typeof place === 'number') return { partition: receipt.partition, offset: place, durability, copies, timestampMs, duplicate }
-  if (place.kind === 'offset') return { partition: place.partition, offset: place.offset, durability, copies, timestampMs, duplicate }
+  if (typeof place === 'number')
+    return { partition: receipt.partition, offset: place, durability, copies, timestampMs, duplicate }
+  if (place.kind === 'offset')
+    return { partition: place.partition, offset: place.offset, durability, copies, timestampMs, duplicate }
   return { partition: receipt.partition, offset: null, durability, copies, timestampMs, duplicate }
 }
 
@@ -160,12 +168,20 @@ export async function findJob({ engine }: NounContext, id: string): Promise<JobV
 }
 
 /** The job once it has ended, or as it is at `untilMs` (P10: every wait ends). */
-export async function waitForEnd(context: NounContext, id: string, untilMs: number, signal?: AbortSignal): Promise<JobView> {
+export async function waitForEnd(
+  context: NounContext,
+  id: string,
+  untilMs: number,
+  signal?: AbortSignal,
+): Promise<JobView> {
   const { engine, host } = context
   for (;;) {
     signal?.throwIfAborted()
     const leftMs = Math.max(0, untilMs - host.now())
-    const outcome = await engine.watch({ id, version: 0, untilTerminal: true, waitMs: Math.min(leftMs, LONG_POLL_MS) }, signal)
+    const outcome = await engine.watch(
+      { id, version: 0, untilTerminal: true, waitMs: Math.min(leftMs, LONG_POLL_MS) },
+      signal,
+    )
     if (outcome.status === 'not-found') throw jobNotFoundError(id)
     if (isTerminal(outcome.job)) return outcome.job
     signal?.throwIfAborted()
@@ -180,7 +196,11 @@ export function takeResult<R>(view: JobView, timeoutMs: number): R {
     case 'completed':
       return (view.result === undefined ? undefined : JSON.parse(view.result)) as R
     case 'failed':
-      throw new SluiceError('JOB_FAILED', `Job ${id} failed after ${attempts} attempts: ${error}`, { id, attempts, error })
+      throw new SluiceError('JOB_FAILED', `Job ${id} failed in attempt ${attempts}: ${error}`, {
+        id,
+        attempts,
+        error,
+      })
     case 'cancelled':
       throw new SluiceError('JOB_CANCELLED', `Job ${id} was cancelled.`, { id, attempts })
     case 'expired':

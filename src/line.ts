@@ -6,8 +6,8 @@
  *                ^        |
  *                +--full--+   back to its place in the line, until its time is over
  *
- * While the queue is full nobody is sent before the time that the engine said. Who joins while others wait stands
- * behind them, so a full queue is not stormed.
+ * While the queue is full nobody is sent before the time that the engine said. Who joins while others wait
+ * stands behind them, so a full queue is not stormed.
  *
  * Invariants
  *  1. Messages are sent in the order in which they joined; one that came back goes before all that joined later.
@@ -24,8 +24,10 @@ import type { Headers } from './message-batch.ts'
 import { createRate, type Rate } from './policy/rate.ts'
 import type { Publisher } from './publisher.ts'
 
-const MAX_SENT = 1_024
+const MAX_SENT = 8_192
 const MAX_WAITING = 100_000
+/** Places at the front of the array that are given up in one go, since taking one off costs as much as taking many. */
+const COMPACT_AT = 1_024
 /** Where an engine gives no time to wait. */
 const BLIND_WAIT_MS = 1_000
 
@@ -61,6 +63,8 @@ export class Line<T> {
   readonly #host: Host
   #rate: Rate | null = null
   #waiting: Waiting<T>[] = []
+  /** Index of the first who waits; those before it are gone. */
+  #first = 0
   #sent = 0
   #serial = 0
   #blockedUntilMs = 0
@@ -72,20 +76,21 @@ export class Line<T> {
     this.#host = host
   }
 
-  /** Whether every message must go through here: it is paced, or others wait already. */
-  get isNeeded(): boolean {
-    return this.#rate !== null || this.#waiting.length > 0
+  /** Whether messages that would not wait for room must come here all the same. */
+  get isPaced(): boolean {
+    return this.#rate !== null
   }
 
   /** Paces from now on; null: no longer. */
   setPace(pace: Pace | null): void {
-    this.#rate = pace === null ? null : createRate({ messages: pace.messages, perMs: pace.perMs ?? 1_000 }, this.#host.now())
+    this.#rate =
+      pace === null ? null : createRate({ messages: pace.messages, perMs: pace.perMs ?? 1_000 }, this.#host.now())
     this.#pump()
   }
 
   join(message: LineMessage): Promise<T> {
     if (this.#closed !== null) return Promise.reject(this.#closed)
-    if (this.#waiting.length >= MAX_WAITING) {
+    if (this.#waiting.length - this.#first >= MAX_WAITING) {
       const text = `${MAX_WAITING} messages of this process wait for their turn; nothing was stored. Await some before adding more.`
       return Promise.reject(new SluiceError('OVERLOADED', text, { waiting: MAX_WAITING }))
     }
@@ -97,19 +102,30 @@ export class Line<T> {
 
   /** Refuses what waits with `CLOSED`: it was not stored. */
   close(): void {
-    this.#closed = new SluiceError('CLOSED', 'Sluice was closed while the message waited for its turn; it was not stored.')
+    this.#closed = new SluiceError(
+      'CLOSED',
+      'Sluice was closed while the message waited for its turn; it was not stored.',
+    )
     this.#stopTimer?.()
-    for (const { reject } of this.#waiting.splice(0)) reject(this.#closed)
+    for (const { reject } of this.#waiting.splice(this.#first)) reject(this.#closed)
   }
 
   #pump(): void {
     const now = this.#host.now()
-    const room = Math.min(this.#waiting.length, MAX_SENT - this.#sent)
-    if (room <= 0) return
-    if (now < this.#blockedUntilMs) return this.#setTimer(this.#blockedUntilMs - now)
-    const granted = this.#rate === null ? room : this.#rate.take(now, room)
-    for (const one of this.#waiting.splice(0, granted)) this.#send(one)
-    if (this.#rate !== null && this.#waiting.length > 0 && this.#sent < MAX_SENT) this.#setTimer(this.#rate.nextMs(now))
+    while (this.#first < this.#waiting.length && this.#sent < MAX_SENT) {
+      const one = this.#waiting[this.#first] as Waiting<T>
+      // Who would not wait for room is sent all the same, to be told.
+      const isHeld = now < this.#blockedUntilMs && one.message.giveUpAtMs > now
+      if (isHeld || (this.#rate !== null && this.#rate.take(now, 1) === 0)) {
+        this.#setTimer(isHeld ? this.#blockedUntilMs - now : (this.#rate as Rate).nextMs(now))
+        return
+      }
+      this.#first++
+      this.#send(one)
+    }
+    if (this.#first < COMPACT_AT && this.#first < this.#waiting.length) return
+    this.#waiting.splice(0, this.#first)
+    this.#first = 0
   }
 
   #send(one: Waiting<T>): void {
@@ -137,7 +153,7 @@ export class Line<T> {
     if (this.#closed !== null || now >= giveUpAtMs) return false
     const wait = typeof error.details.retryAfterMs === 'number' ? error.details.retryAfterMs : BLIND_WAIT_MS
     this.#blockedUntilMs = Math.max(now + 1, Math.min(now + wait, giveUpAtMs))
-    let at = 0
+    let at = this.#first
     while (at < this.#waiting.length && (this.#waiting[at] as Waiting<T>).serial < one.serial) at++
     this.#waiting.splice(at, 0, one)
     return true

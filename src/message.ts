@@ -65,7 +65,12 @@ export class Message<P = unknown> {
     try {
       return JSON.parse(json)
     } catch (cause) {
-      throw new SluiceError('INVALID_PAYLOAD', `The payload at offset ${this.offset} of '${this.topic}' is not JSON.`, {}, cause)
+      throw new SluiceError(
+        'INVALID_PAYLOAD',
+        `The payload at offset ${this.offset} of '${this.topic}' is not JSON.`,
+        {},
+        cause,
+      )
     }
   }
 }
@@ -76,7 +81,15 @@ export class JobMessage<P = unknown> extends Message<P> {
   readonly #view: BatchView
   readonly #index: number
 
-  constructor(queue: string, tag: string, partition: number, offset: number, timestampMs: number, view: BatchView, index: number) {
+  constructor(
+    queue: string,
+    tag: string,
+    partition: number,
+    offset: number,
+    timestampMs: number,
+    view: BatchView,
+    index: number,
+  ) {
     super(queue, partition, offset, timestampMs, view, index)
     this.#tag = tag
     this.#view = view

@@ -70,10 +70,12 @@ export function text(maxBytes: number): Rule {
   return (value, name) => {
     if (typeof value !== 'string') throw invalidOption(name, value, 'text')
     if (value === '') throw invalidOption(name, value, 'text that is not empty')
-    if (!value.isWellFormed()) throw invalidOption(name, value.toWellFormed(), 'well-formed Unicode, without half a surrogate pair')
+    if (!value.isWellFormed())
+      throw invalidOption(name, value.toWellFormed(), 'well-formed Unicode, without half a surrogate pair')
     if (value.length * 3 <= maxBytes) return
     const bytes = Buffer.byteLength(value)
-    if (bytes > maxBytes) throw invalidOption(name, value, `at most ${group(maxBytes)} bytes in UTF-8, not ${group(bytes)}`)
+    if (bytes > maxBytes)
+      throw invalidOption(name, value, `at most ${group(maxBytes)} bytes in UTF-8, not ${group(bytes)}`)
   }
 }
 
@@ -127,14 +129,20 @@ export function checkName(name: unknown, what: 'queue' | 'topic' | 'group'): voi
 
 export function invalidOption(name: string, value: unknown, allowed: string): SluiceError {
   const is = value === undefined ? 'is missing' : `is ${show(value)}`
-  return new SluiceError('INVALID_OPTION', `${clip(name)} ${is}; it must be ${allowed}.`, { option: clip(name), allowed })
+  return new SluiceError('INVALID_OPTION', `${clip(name)} ${is}; it must be ${allowed}.`, {
+    option: clip(name),
+    allowed,
+  })
 }
 
 function unknownOption(name: string, known: readonly string[], where: string, prefix: string): SluiceError {
   const nearest = findNearest(name.slice(prefix.length), known)
   const hint = nearest === null ? '' : ` Did you mean '${prefix}${nearest}'?`
   const message = `There is no option '${clip(name)}' of ${where}.${hint} There are: ${known.join(', ')}.`
-  return new SluiceError('INVALID_OPTION', message, { option: clip(name), nearest: nearest === null ? null : prefix + nearest })
+  return new SluiceError('INVALID_OPTION', message, {
+    option: clip(name),
+    nearest: nearest === null ? null : prefix + nearest,
+  })
 }
 
 /** The word of `known` that is fewest edits away from `word`, whatever the case; null where none shares half of it. */

@@ -10,7 +10,11 @@ export function fullError(kind: NounKind, name: string, full: FullOutcome): Slui
   const { reason, depth, limit, retryAfterMs } = full
   const details = { [kind]: name, reason, depth, limit, retryAfterMs }
   if (reason === 'disk') {
-    return new SluiceError('DISK_FULL', `The disk is full; nothing was stored in ${kind} '${name}'. Try again in ${retryAfterMs} ms.`, details)
+    return new SluiceError(
+      'DISK_FULL',
+      `The disk is full; nothing was stored in ${kind} '${name}'. Try again in ${retryAfterMs} ms.`,
+      details,
+    )
   }
   const what = reason === 'bytes' ? 'bytes' : 'messages'
   return new SluiceError(
@@ -22,7 +26,9 @@ export function fullError(kind: NounKind, name: string, full: FullOutcome): Slui
 
 export function notFoundError(kind: NounKind, name: string): SluiceError {
   const code = kind === 'queue' ? 'QUEUE_NOT_FOUND' : 'TOPIC_NOT_FOUND'
-  return new SluiceError(code, `There is no ${kind} '${name}' any more. Its next use declares it again.`, { [kind]: name })
+  return new SluiceError(code, `There is no ${kind} '${name}' any more. Its next use declares it again.`, {
+    [kind]: name,
+  })
 }
 
 export function mismatchError(kind: NounKind, name: string, idempotencyKey: string | undefined): SluiceError {

@@ -68,7 +68,8 @@ function checkDepth(json: string, maxDepth: number): void {
     if (unit === QUOTE) {
       at = findStringEnd(json, at)
     } else if (unit === 0x5b || unit === 0x7b) {
-      if (++depth > maxDepth) throw invalid(`The payload is nested deeper than ${maxDepth} levels`, undefined, { maxDepth })
+      if (++depth > maxDepth)
+        throw invalid(`The payload is nested deeper than ${maxDepth} levels`, undefined, { maxDepth })
     } else if (unit === 0x5d || unit === 0x7d) {
       depth--
     }
@@ -87,7 +88,14 @@ function findStringEnd(json: string, at: number): number {
 
 /** Whether an object has content that JSON does not see. */
 function isOpaque(value: unknown): boolean {
-  return ArrayBuffer.isView(value) || value instanceof Map || value instanceof Set || value instanceof ArrayBuffer || value instanceof Promise || value instanceof RegExp
+  return (
+    ArrayBuffer.isView(value) ||
+    value instanceof Map ||
+    value instanceof Set ||
+    value instanceof ArrayBuffer ||
+    value instanceof Promise ||
+    value instanceof RegExp
+  )
 }
 
 function firstLine(cause: unknown): string {

@@ -15,8 +15,17 @@
  *  2. Each promise is settled once, with the outcome of its own message.
  *  3. What waits or is under way is at most MAX_PENDING messages and MAX_PENDING_BYTES; past it `push` refuses (P7).
  */
-import type { AppendOutcome, AppendRequest, AppendWish, Engine, MessageOutcome, StoredPlace, StoreReceipt } from './engine/contract.ts'
+
 import type { Declared } from './declared.ts'
+import type {
+  AppendOutcome,
+  AppendRequest,
+  AppendWish,
+  Engine,
+  MessageOutcome,
+  StoredPlace,
+  StoreReceipt,
+} from './engine/contract.ts'
 import { SluiceError } from './errors.ts'
 import { BatchBuilder, type Headers } from './message-batch.ts'
 import { fullError, mismatchError, type NounKind, notFoundError } from './outcomes.ts'
@@ -98,7 +107,8 @@ export class Publisher<T> {
     idempotencyKey: string | undefined,
     dueAtMs: number,
   ): Promise<T> {
-    if (this.#pending >= MAX_PENDING || this.#sealedBytes >= MAX_PENDING_BYTES) return Promise.reject(this.#overloadedError())
+    if (this.#pending >= MAX_PENDING || this.#sealedBytes >= MAX_PENDING_BYTES)
+      return Promise.reject(this.#overloadedError())
     const builder = this.#builder
     const chunk = this.#open
     const fields = this.#fields
@@ -186,7 +196,11 @@ export class Publisher<T> {
   }
 
   #append(chunks: readonly Chunk<T>[]): void {
-    const requests: AppendRequest[] = chunks.map(({ batch, wishes }) => ({ topic: this.#name, batch: batch as Uint8Array, wishes }))
+    const requests: AppendRequest[] = chunks.map(({ batch, wishes }) => ({
+      topic: this.#name,
+      batch: batch as Uint8Array,
+      wishes,
+    }))
     this.#engine.append(requests).then(
       (outcomes) => this.#settle(chunks, outcomes),
       (error: unknown) => this.#fail(chunks, error),
@@ -229,7 +243,9 @@ export class Publisher<T> {
       case 'duplicate':
         return this.#make(outcome.place, receipt, true)
       case 'mismatch':
-        return Promise.reject(mismatchError(this.#kind, this.#name, wishes?.find((wish) => wish.index === index)?.idempotencyKey))
+        return Promise.reject(
+          mismatchError(this.#kind, this.#name, wishes?.find((wish) => wish.index === index)?.idempotencyKey),
+        )
       case 'full':
         return Promise.reject(fullError(this.#kind, this.#name, outcome))
     }

@@ -32,8 +32,13 @@ function takeOutput(result: StandardSchemaV1.Result<unknown>): unknown {
   const issues = result.issues.slice(0, MAX_ISSUES).map(readIssue)
   const first = issues[0]
   const more = result.issues.length > 1 ? ` (and ${result.issues.length - 1} more)` : ''
-  const where = first === undefined || first.path.length === 0 ? 'The payload' : `The payload at '${first.path.join('.')}'`
-  throw new SluiceError('SCHEMA_MISMATCH', `${where} does not match the schema: ${first?.message}${more}. Nothing was stored.`, { issues })
+  const where =
+    first === undefined || first.path.length === 0 ? 'The payload' : `The payload at '${first.path.join('.')}'`
+  throw new SluiceError(
+    'SCHEMA_MISMATCH',
+    `${where} does not match the schema: ${first?.message}${more}. Nothing was stored.`,
+    { issues },
+  )
 }
 
 function readIssue(issue: StandardSchemaV1.Issue): SchemaIssue {

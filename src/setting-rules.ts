@@ -1,6 +1,7 @@
 /** What the settings of queues, topics and groups, and the options of single messages, may be: one table each. */
 import { MAX_HEADER_BYTES, MAX_KEY_BYTES, PRIORITIES } from './message-batch.ts'
 import {
+  abortSignal,
   callback,
   createRules,
   duration,
@@ -26,19 +27,27 @@ const retention = parts(createRules({ ms: duration(0), bytes: whole(0, MAX_COUNT
 const backoff = parts(createRules({ baseMs: duration(0), factor: finite(1, 100), maxMs: duration(0) }))
 
 const schema: Rule = (value, name) => {
-  const standard = typeof value === 'object' || typeof value === 'function' ? (value as { '~standard'?: unknown } | null)?.['~standard'] : null
+  const standard =
+    typeof value === 'object' || typeof value === 'function'
+      ? (value as { '~standard'?: unknown } | null)?.['~standard']
+      : null
   if (typeof (standard as { validate?: unknown } | null)?.validate === 'function') return
   throw invalidOption(name, value, "a Standard Schema (zod, valibot, arktype: an object with '~standard')")
 }
 
 /** Text values under names, in all at most `MAX_HEADER_BYTES` as JSON. */
 const headers: Rule = (value, name) => {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw invalidOption(name, value, 'an object of texts')
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw invalidOption(name, value, 'an object of texts')
   let characters = 2
   for (const header of Object.keys(value)) {
     if (header === '__proto__') throw invalidOption(name, header, 'an object of texts without the name __proto__')
     if (header.slice(0, RESERVED_PREFIX.length).toLowerCase() === RESERVED_PREFIX) {
-      throw invalidOption(`${name}.${header}`, (value as Record<string, unknown>)[header], `named otherwise: '${RESERVED_PREFIX}' is reserved`)
+      throw invalidOption(
+        `${name}.${header}`,
+        (value as Record<string, unknown>)[header],
+        `named otherwise: '${RESERVED_PREFIX}' is reserved`,
+      )
     }
     const content = (value as Record<string, unknown>)[header]
     if (typeof content !== 'string') throw invalidOption(`${name}.${header}`, content, 'text')
@@ -47,7 +56,8 @@ const headers: Rule = (value, name) => {
   // A character is at most six bytes of JSON (`\u0000`).
   if (characters * 6 <= MAX_HEADER_BYTES) return
   const bytes = Buffer.byteLength(JSON.stringify(value))
-  if (bytes > MAX_HEADER_BYTES) throw invalidOption(name, value, `at most ${MAX_HEADER_BYTES} bytes as JSON, not ${bytes}`)
+  if (bytes > MAX_HEADER_BYTES)
+    throw invalidOption(name, value, `at most ${MAX_HEADER_BYTES} bytes as JSON, not ${bytes}`)
 }
 
 const GROUP_SETTINGS = {
@@ -86,25 +96,31 @@ export const TOPIC_RULES = createRules({
   ...PRODUCER,
 })
 
+const anything: Rule = () => {}
 const MESSAGE = {
   key: text(MAX_KEY_BYTES),
   headers,
   idempotencyKey: text(MAX_NAME_BYTES),
 }
-export const JOB_RULES = createRules({
+const JOB = {
   ...MESSAGE,
   fullWaitMs: duration(0),
   delayMs: duration(0),
   priority: oneOf(PRIORITIES),
   deadlineMs: duration(1),
   onSettled: callback,
-})
+}
+export const JOB_RULES = createRules(JOB)
+/** The same with the payload beside the options, for `addMany`. */
+export const JOB_ITEM_RULES = createRules({ ...JOB, payload: anything })
 export const CALL_RULES = createRules({
   ...MESSAGE,
   priority: oneOf(PRIORITIES),
   timeoutMs: duration(1),
+  signal: abortSignal,
 })
 export const MESSAGE_RULES = createRules({ ...MESSAGE, fullWaitMs: duration(0) })
+export const MESSAGE_ITEM_RULES = createRules({ ...MESSAGE, fullWaitMs: duration(0), payload: anything })
 /** What a handler publishes is stored with its settle, so nothing of it can be waited for. */
 export const OUTPUT_JOB_RULES = createRules({
   ...MESSAGE,
@@ -113,6 +129,12 @@ export const OUTPUT_JOB_RULES = createRules({
   deadlineMs: duration(1),
 })
 export const OUTPUT_MESSAGE_RULES = createRules(MESSAGE)
+
+const ids: Rule = (value, name) => {
+  if (!Array.isArray(value)) throw invalidOption(name, value, 'an array of ids')
+}
+export const REDRIVE_RULES = createRules({ ids, max: whole(1, 1_000_000) })
+export const DEAD_RULES = createRules({ after: text(MAX_NAME_BYTES), limit: whole(1, 1_000) })
 
 export const WORK_RULES = createRules({
   concurrency: whole(1, 10_000),
@@ -126,3 +148,4 @@ export const SUBSCRIBE_RULES = createRules({
   timeoutMs: duration(1),
   leaseMs: duration(1_000, 86_400_000),
 })
+export const READ_RULES = createRules({ from: readFrom, follow: flag, signal: abortSignal, limit: whole(1, MAX_COUNT) })

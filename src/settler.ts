@@ -9,7 +9,7 @@
  *
  * Any other failure is the worker's, which stops.
  */
-import type { Engine, SettleOutcome, SettleRequest, Settlement } from './engine/contract.ts'
+import type { Engine, Settlement, SettleOutcome, SettleRequest } from './engine/contract.ts'
 import { SluiceError } from './errors.ts'
 import type { HeldLease } from './held-lease.ts'
 import type { Host } from './host/host.ts'
@@ -31,10 +31,17 @@ export interface Ending {
   readonly onOutcome: ((outcome: SettleOutcome) => void) | null
 }
 
+export interface SettlerHooks {
+  /** The engine knows of more ends. */
+  onTold(): void
+  /** The engine cannot be told any more. */
+  onFailure(error: unknown): void
+}
+
 export class Settler {
   readonly #engine: Engine
   readonly #host: Host
-  readonly #onFailure: (error: unknown) => void
+  readonly #hooks: SettlerHooks
   #dirty: HeldLease[] = []
   #endings: Ending[] = []
   #calls = 0
@@ -44,10 +51,10 @@ export class Settler {
   /** Messages that ended and of which the engine has not said that it knows. */
   unsettled = 0
 
-  constructor(engine: Engine, host: Host, onFailure: (error: unknown) => void) {
+  constructor(engine: Engine, host: Host, hooks: SettlerHooks) {
     this.#engine = engine
     this.#host = host
-    this.#onFailure = onFailure
+    this.#hooks = hooks
   }
 
   /** Whether the engine could not be told, so that nothing more should be taken on. */
@@ -106,12 +113,13 @@ export class Settler {
           onOutcome?.(outcomes[i] as SettleOutcome)
         }
         this.flush()
+        this.#hooks.onTold()
         if (this.unsettled === 0) for (const tell of this.#idle.splice(0)) tell()
       },
       (error: unknown) => {
         this.#calls--
         if (isTransient(error)) this.#pause(endings)
-        else this.#onFailure(error)
+        else this.#hooks.onFailure(error)
       },
     )
   }

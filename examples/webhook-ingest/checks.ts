@@ -1,6 +1,6 @@
 /** Judges a run: one check for each promise of the design that the run can break. Pure, so that it can be tested itself. */
 import { distinct, explainHandOuts, findLaneJumps } from './hand-outs.ts'
-import { GROUPS, LATE, type RunRecord } from './run.ts'
+import { GROUPS, LATE, type RunRecord } from './record.ts'
 
 export interface Check {
   /** The numbers of the promises. */
@@ -24,7 +24,8 @@ export function checkRun(run: RunRecord): Check[] {
   const sentKeyed = sent.map(({ id, key }) => ({ key, delivery: id }))
   const sources = { queue: workers, ...Object.fromEntries(GROUPS.map((group) => [group, [groups[group]]])) }
   const seen = Object.fromEntries(GROUPS.map((group) => [group, distinct([groups[group]])]))
-  const ofEach = (find: (group: (typeof GROUPS)[number]) => readonly string[]) => GROUPS.flatMap((group) => prefix(group, find(group)))
+  const ofEach = (find: (group: (typeof GROUPS)[number]) => readonly string[]) =>
+    GROUPS.flatMap((group) => prefix(group, find(group)))
   const ofAll = (find: (evidence: RunRecord['workers']) => readonly string[]) =>
     Object.entries(sources).flatMap(([name, evidence]) => prefix(name, find(evidence)))
 
@@ -40,13 +41,17 @@ export function checkRun(run: RunRecord): Check[] {
       broken: [
         ...(queueHead === sent.length ? [] : [`the queue has stored ${queueHead} jobs of ${sent.length} deliveries`]),
         ...findRepeats(accepted.map(({ job }) => job)).map((job) => `the job ${job} stands for two deliveries`),
-        ...accepted.filter(({ duplicate, unknown }) => duplicate && unknown === 0).map(({ delivery }) => `${delivery} was stored before it was sent`),
+        ...accepted
+          .filter(({ duplicate, unknown }) => duplicate && unknown === 0)
+          .map(({ delivery }) => `${delivery} was stored before it was sent`),
       ],
     },
     {
       promise: 'P10',
       title: 'every job is completed',
-      broken: jobs.filter(({ status }) => status !== 'completed').map(({ delivery, status }) => `${delivery} is ${status}`),
+      broken: jobs
+        .filter(({ status }) => status !== 'completed')
+        .map(({ delivery, status }) => `${delivery} is ${status}`),
     },
     {
       promise: 'P9',
@@ -56,7 +61,9 @@ export function checkRun(run: RunRecord): Check[] {
     {
       promise: 'P1',
       title: 'what came out is, byte for byte, what went in',
-      broken: events.filter(({ delivery, digest }) => digests.get(delivery) !== digest).map(({ delivery }) => `${delivery} has another payload`),
+      broken: events
+        .filter(({ delivery, digest }) => digests.get(delivery) !== digest)
+        .map(({ delivery }) => `${delivery} has another payload`),
     },
     {
       promise: 'P4',
@@ -94,7 +101,9 @@ function findUnseenAttempts({ stored, workers }: RunRecord): string[] {
   for (const { job, attempt } of workers.flatMap(({ handOuts }) => handOuts)) {
     if (job !== undefined) last.set(job, Math.max(attempt, last.get(job) ?? 0))
   }
-  return stored.jobs.filter(({ id, attempts }) => attempts !== last.get(id)).map(({ id, attempts }) => `${id} counts ${attempts} attempts, workers saw ${last.get(id) ?? 0}`)
+  return stored.jobs
+    .filter(({ id, attempts }) => attempts !== last.get(id))
+    .map(({ id, attempts }) => `${id} counts ${attempts} attempts, workers saw ${last.get(id) ?? 0}`)
 }
 
 /** What is missing, too much, or there twice. */

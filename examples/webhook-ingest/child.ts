@@ -42,7 +42,9 @@ export function startConsumer(
   })
   const { name } = settings
   const evidence = new Promise<Evidence>((resolve, reject) => {
-    child.on('message', (message: FromChild) => ('evidence' in message ? resolve(message.evidence) : onSettled(message.settled)))
+    child.on('message', (message: FromChild) =>
+      'evidence' in message ? resolve(message.evidence) : onSettled(message.settled),
+    )
     child.once('exit', (code, signal) => reject(new Error(`${name} stopped by itself (${signal ?? code}).`)))
   })
   evidence.catch(onFailed)
@@ -64,7 +66,10 @@ export function startConsumer(
 
 /** In the child: runs a consumer until the parent says stop. `makeConsumer` adds what is its own. */
 export async function runConsumer(
-  makeConsumer: (settings: ChildSettings, client: Client) => Pick<Consumer, 'path' | 'handle'> & Partial<Pick<Consumer, 'onSettled'>>,
+  makeConsumer: (
+    settings: ChildSettings,
+    client: Client,
+  ) => Pick<Consumer, 'path' | 'handle'> & Partial<Pick<Consumer, 'onSettled'>>,
 ): Promise<void> {
   const settings = JSON.parse(process.argv[2] ?? '') as ChildSettings
   let isStopped = false

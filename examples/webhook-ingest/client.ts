@@ -12,12 +12,12 @@
 import { setTimeout as pause } from 'node:timers/promises'
 
 export type Reply =
-  | { readonly end: 'answered'; readonly status: number; readonly body: never }
+  | { readonly end: 'answered'; readonly status: number; readonly body: unknown }
   | { readonly end: 'busy'; readonly retryAfterMs: number }
   | { readonly end: 'refused' }
   | { readonly end: 'unknown' }
 
-export interface Request {
+export interface Call {
   readonly method?: string
   readonly headers?: Readonly<Record<string, string>>
   /** Text as it is; anything else becomes JSON. */
@@ -26,7 +26,7 @@ export interface Request {
 
 export interface Answer {
   readonly status: number
-  readonly body: never
+  readonly body: unknown
   /** How many tries ended in each other way before this answer. */
   readonly busy: number
   readonly refused: number
@@ -51,7 +51,7 @@ export class Client {
   }
 
   /** One try. */
-  async ask(path: string, { method = 'POST', headers = {}, body }: Request = {}): Promise<Reply> {
+  async ask(path: string, { method = 'POST', headers = {}, body }: Call = {}): Promise<Reply> {
     try {
       const response = await fetch(`${this.#base}${path}`, {
         method,
@@ -63,7 +63,7 @@ export class Client {
       if (response.status === 503 || response.status === 429) {
         return { end: 'busy', retryAfterMs: Number(response.headers.get('retry-after') ?? 1) * 1_000 }
       }
-      return { end: 'answered', status: response.status, body: JSON.parse(text) as never }
+      return { end: 'answered', status: response.status, body: JSON.parse(text) as unknown }
     } catch (error) {
       this.#signal.throwIfAborted()
       return { end: isRefused(error) ? 'refused' : 'unknown' }
@@ -71,23 +71,23 @@ export class Client {
   }
 
   /** As many tries as it takes. For calls that may be repeated. */
-  async askUntilAnswered(path: string, request: Request = {}): Promise<Answer> {
+  async askUntilAnswered(path: string, call: Call = {}): Promise<Answer> {
     const tries = { busy: 0, refused: 0, unknown: 0 }
     const untilMs = Date.now() + PATIENCE_MS
     for (let failures = 0; Date.now() < untilMs; failures++) {
-      const reply = await this.ask(path, request)
+      const reply = await this.ask(path, call)
       if (reply.end === 'answered') return { status: reply.status, body: reply.body, ...tries }
       tries[reply.end]++
       await (reply.end === 'busy' ? this.pause(reply.retryAfterMs) : this.backOff(failures))
     }
-    throw new Error(`${request.method ?? 'POST'} ${path} had no answer for ${PATIENCE_MS} ms: ${JSON.stringify(tries)}`)
+    throw new Error(`${call.method ?? 'POST'} ${path} had no answer for ${PATIENCE_MS} ms: ${JSON.stringify(tries)}`)
   }
 
   /** The same, for a call that must be answered with one of `statuses`. */
-  async expect<T>(statuses: readonly number[], path: string, request: Request = {}): Promise<T> {
-    const { status, body } = await this.askUntilAnswered(path, request)
+  async expect<T>(statuses: readonly number[], path: string, call: Call = {}): Promise<T> {
+    const { status, body } = await this.askUntilAnswered(path, call)
     if (statuses.includes(status)) return body as T
-    throw new Error(`${request.method ?? 'POST'} ${path} answered ${status}: ${JSON.stringify(body)}`)
+    throw new Error(`${call.method ?? 'POST'} ${path} answered ${status}: ${JSON.stringify(body)}`)
   }
 
   /** Exponential back-off with full jitter. */

@@ -18,7 +18,7 @@ export interface Lease {
   readonly attempt: number
   readonly fence: number
   readonly key: string
-  readonly payload: never
+  readonly payload: unknown
 }
 
 export interface HandOut {
@@ -41,7 +41,6 @@ export interface Evidence {
   readonly lostAnswers: number[]
   /** Settles that were repeated since the answer was lost. */
   settlesRepeated: number
-  extends: number
 }
 
 /** What the handler makes of a lease: the rest of its settle. */
@@ -69,7 +68,7 @@ const WAIT_MS = 500
 
 export async function consume(consumer: Consumer): Promise<Evidence> {
   const { client, path, leaseMs, handle, isStopped } = consumer
-  const evidence: Evidence = { handOuts: [], lostAnswers: [], settlesRepeated: 0, extends: 0 }
+  const evidence: Evidence = { handOuts: [], lostAnswers: [], settlesRepeated: 0 }
   for (let failures = 0; !isStopped(); ) {
     const askedAtMs = Date.now()
     const reply = await client.ask(path, { body: { max: MAX_LEASED, leaseMs, waitMs: WAIT_MS } })
@@ -83,7 +82,7 @@ export async function consume(consumer: Consumer): Promise<Evidence> {
     const { leases } = reply.body as { leases: readonly Lease[] }
     if (leases.length === 0) continue
     const cameAtMs = Date.now()
-    const stopKeeping = keep(client, leases, leaseMs, evidence)
+    const stopKeeping = keep(client, leases, leaseMs)
     try {
       const handled = leases.map(handle)
       const handOuts = leases.map(({ id, offset, attempt, fence, key }, i): HandOut => {
@@ -106,18 +105,28 @@ interface Item {
 }
 
 /** Settles each lease, again and again until every one has an outcome. */
-async function settle(client: Client, leases: readonly Lease[], handled: readonly Handled[], handOuts: readonly HandOut[], evidence: Evidence): Promise<void> {
+async function settle(
+  client: Client,
+  leases: readonly Lease[],
+  handled: readonly Handled[],
+  handOuts: readonly HandOut[],
+  evidence: Evidence,
+): Promise<void> {
   let left = leases.map(({ lease }, place): Item => {
     const { result, outputs } = handled[place] as Handled
     return { place, body: { lease, outcome: 'done', result, outputs } }
   })
   let isUnsure = false
   while (left.length > 0) {
-    const { status, body, unknown } = await client.askUntilAnswered('/v1/leases:settle', { body: { items: left.map((item) => item.body) } })
+    const { status, body, unknown } = await client.askUntilAnswered('/v1/leases:settle', {
+      body: { items: left.map((item) => item.body) },
+    })
     if (status !== 200) throw new Error(`A settle was answered ${status}: ${JSON.stringify(body)}`)
     evidence.settlesRepeated += unknown
     isUnsure ||= unknown > 0
-    const { outcomes } = body as { outcomes: readonly { outcome: string; problem?: { code: string; retryAfterMs?: number } }[] }
+    const { outcomes } = body as {
+      outcomes: readonly { outcome: string; problem?: { code: string; retryAfterMs?: number } }[]
+    }
     const again: Item[] = []
     let pauseMs = 0
     left.forEach((item, i) => {
@@ -137,10 +146,9 @@ async function settle(client: Client, leases: readonly Lease[], handled: readonl
 }
 
 /** Extends the leases at half their time, for as long as they are worked on. */
-function keep(client: Client, leases: readonly Lease[], leaseMs: number, evidence: Evidence): () => void {
+function keep(client: Client, leases: readonly Lease[], leaseMs: number): () => void {
   const items = leases.map(({ lease }) => ({ lease, leaseMs }))
   const timer = setInterval(() => {
-    evidence.extends++
     // Whether it came through or not shows in the settle.
     client.ask('/v1/leases:extend', { body: { items } }).catch(() => {})
   }, leaseMs / 2)

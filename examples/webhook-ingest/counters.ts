@@ -38,7 +38,8 @@ export class Counters {
     const onAbort = () => reject(this.#signal.reason)
     this.#signal.addEventListener('abort', onAbort)
     const watch = setInterval(() => {
-      if (Date.now() - this.#movedAtMs > STALL_MS) reject(new Error(`Nothing moved for ${STALL_MS} ms while waiting for ${what}: ${this.describe()}`))
+      if (Date.now() - this.#movedAtMs > STALL_MS)
+        reject(new Error(`Nothing moved for ${STALL_MS} ms while waiting for ${what}: ${this.describe()}`))
     }, STALL_MS / 10)
     try {
       await promise

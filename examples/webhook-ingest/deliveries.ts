@@ -43,7 +43,7 @@ export interface Job {
 }
 
 /** What a group finds on the topic. */
-export interface Event {
+export interface RepositoryEvent {
   readonly delivery: string
   readonly summary: string
   readonly digest: string
@@ -81,7 +81,9 @@ export function digestOf(payload: string): string {
 /** One line about a delivery: the work that this example does. */
 export function summarise(event: string, key: string, payload: Payload): string {
   const what = payload.action === undefined ? event : `${event} ${payload.action}`
-  const subject = Object.values(payload).find((part): part is { title: string } => typeof (part as { title?: unknown } | null)?.title === 'string')
+  const subject = Object.values(payload).find(
+    (part): part is { title: string } => typeof (part as { title?: unknown } | null)?.title === 'string',
+  )
   return `${key}: ${what} by ${payload.sender?.login ?? 'nobody'}${subject === undefined ? '' : `, "${subject.title}"`}`
 }
 

@@ -25,8 +25,10 @@ export function explainHandOuts(evidence: readonly Evidence[], leaseMs: number):
       const unseen = handOut.attempt - (before?.attempt ?? 0) - 1
       byLostAnswer += unseen
       // A lease that was asked for then, and never seen, has run out by the time the message comes again.
-      const isExplained = unseen === 0 || lostAnswers.some((askedAtMs) => handOut.cameAtMs - askedAtMs + CLOCK_MS >= leaseMs)
-      if (unseen < 0 || !isExplained) broken.push(`offset ${offset} came in attempt ${handOut.attempt} after attempt ${before?.attempt ?? 0}`)
+      const isExplained =
+        unseen === 0 || lostAnswers.some((askedAtMs) => handOut.cameAtMs - askedAtMs + CLOCK_MS >= leaseMs)
+      if (unseen < 0 || !isExplained)
+        broken.push(`offset ${offset} came in attempt ${handOut.attempt} after attempt ${before?.attempt ?? 0}`)
       if (before !== undefined && unseen === 0) byExpiry++
       if (before?.end === 'settled') broken.push(`offset ${offset} was handed out again after it was settled`)
       if (before !== undefined && handOut.cameAtMs - before.askedAtMs + CLOCK_MS < leaseMs) {
@@ -37,7 +39,8 @@ export function explainHandOuts(evidence: readonly Evidence[], leaseMs: number):
     if (before?.end === 'lost') broken.push(`offset ${offset} was never settled`)
   }
   const mostUnseen = lostAnswers.length * MAX_LEASED
-  if (byLostAnswer > mostUnseen) broken.push(`${byLostAnswer} attempts were never seen; lost answers explain ${mostUnseen}`)
+  if (byLostAnswer > mostUnseen)
+    broken.push(`${byLostAnswer} attempts were never seen; lost answers explain ${mostUnseen}`)
   return { byLostAnswer, byExpiry, broken }
 }
 

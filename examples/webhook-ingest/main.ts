@@ -39,7 +39,8 @@ async function main(): Promise<number> {
   const { rounds, kills, seed, json } = options
   const { version, deliveries } = readExamples()
   const stopped = new AbortController()
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopped.abort(new Error(`stopped by ${signal}`)))
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    process.on(signal, () => stopped.abort(new Error(`stopped by ${signal}`)))
   try {
     const run = await ingest({
       deliveries: repeat(deliveries, rounds),
@@ -50,7 +51,9 @@ async function main(): Promise<number> {
     })
     const checks = checkRun(run)
     const heading = { payloads: deliveries.length, version, rounds, seed }
-    process.stdout.write(json ? `${JSON.stringify(toJson(heading, run, checks))}\n` : formatReport(heading, run, checks))
+    process.stdout.write(
+      json ? `${JSON.stringify(toJson(heading, run, checks))}\n` : formatReport(heading, run, checks),
+    )
     return checks.every(({ broken }) => broken.length === 0) ? 0 : 1
   } catch (error) {
     process.stderr.write(`webhook-ingest (seed ${seed}): ${(error as Error).message}\n`)

@@ -2,7 +2,7 @@
 import type { Check } from './checks.ts'
 import type { Evidence } from './consume.ts'
 import { distinct, explainHandOuts } from './hand-outs.ts'
-import { GROUPS, LATE, type RunRecord } from './run.ts'
+import { GROUPS, LATE, type RunRecord } from './record.ts'
 
 export interface Heading {
   readonly payloads: number
@@ -14,76 +14,122 @@ export interface Heading {
 /** Of what breaks a check, this many are named. */
 const NAMED = 5
 
-export function formatReport({ payloads, version, rounds, seed }: Heading, run: RunRecord, checks: readonly Check[]): string {
+export function formatReport(heading: Heading, run: RunRecord, checks: readonly Check[]): string {
+  const { payloads, version, rounds, seed } = heading
   const { accepted, stored, kills, sent } = run
-  const count = (name: string, rest: string) => `${name.padEnd(10)} ${rest}`
-  const isInOrder = checks.every(({ promise, broken }) => !promise.includes('P4') || broken.length === 0)
+  const order = checks.every(({ promise, broken }) => !promise.includes('P4') || broken.length === 0)
+    ? ', each repository in order'
+    : ''
+  const line = (name: string, text: string) => `${name.padEnd(9)} ${text}`
   const lines = [
-    `${payloads} payloads of @octokit/webhooks-examples ${version}, ${rounds} times: ${sent.length} deliveries of ${countKeys(sent)} repositories and owners`,
+    `${payloads} payloads of @octokit/webhooks-examples ${version}, ${rounds} times over`,
     '',
-    count('came in', `${accepted.length} answered 202, ${stored.queueHead} stored`),
-    count('done', `${stored.jobs.filter(({ status }) => status === 'completed').length} completed, ${stored.topic.length} events published`),
-    ...GROUPS.map((group) =>
-      count(group, `${distinct([run.groups[group]]).length} events${isInOrder ? ', each repository in order' : ''}${group === LATE ? '; joined late, read from the start' : ''}`),
-    ),
-    count('server', `killed ${kills.length} times`),
+    line('sent', `${sent.length} deliveries of ${countKeys(sent)} repositories (or owners, where there is none)`),
+    line('came in', `${accepted.length} answered 202, ${stored.queueHead} stored`),
+    line('done', `${countCompleted(run)} completed, ${stored.topic.length} events published`),
+    ...GROUPS.map((group) => {
+      const late = group === LATE ? '; joined late, read from the start' : ''
+      return line(group, `${distinct([run.groups[group]]).length} events${order}${late}`)
+    }),
+    line('server', `killed ${kills.length} times`),
     '',
     ...checks.flatMap(({ promise, title, broken }) => [
       `${broken.length === 0 ? 'kept  ' : 'BROKEN'} ${promise.padEnd(6)} ${title}`,
-      ...broken.slice(0, NAMED).map((text) => `         ${text}`),
-      ...(broken.length > NAMED ? [`         and ${broken.length - NAMED} more`] : []),
+      ...broken.slice(0, NAMED).map((text) => `              ${text}`),
+      ...(broken.length > NAMED ? [`              and ${broken.length - NAMED} more`] : []),
     ]),
     '',
     'In this run:',
-    ...formatFigures(seed, run).map((line) => `  ${line}`),
+    ...formatFigures(seed, run).map((figure) => `  ${figure}`),
   ]
   return `${lines.join('\n')}\n`
 }
 
 function formatFigures(seed: number, run: RunRecord): string[] {
-  const { accepted, kills, lateAt, leaseMs, workers, groups, tookMs } = run
-  const times = accepted.map(({ tookMs }) => tookMs).sort((a, b) => a - b)
+  const { accepted, kills, lateAt, tookMs } = run
+  const times = accepted.map((one) => one.tookMs).sort((a, b) => a - b)
+  const [median, slow] = [percentile(times, 0.5), percentile(times, 0.99)]
   return [
-    `seed ${seed}, ${(tookMs / 1_000).toFixed(1)} s; a 202 came after ${percentile(times, 0.5)} ms (median), ${percentile(times, 0.99)} ms (99 of 100)`,
-    ...kills.map(({ accepted, done, downMs }, i) => `kill ${i + 1} at ${accepted} accepted and ${done} done; back after ${Math.round(downMs)} ms`),
-    `sent again after a lost answer: ${sum(accepted, ({ unknown }) => unknown)}, of which stored already: ${accepted.filter(({ duplicate }) => duplicate).length}; told to come later: ${sum(accepted, ({ busy }) => busy)}`,
-    formatConsumer('workers', workers, leaseMs),
-    ...GROUPS.map((group) => formatConsumer(group, [groups[group]], leaseMs)),
+    `seed ${seed}, ${(tookMs / 1_000).toFixed(1)} s; a 202 came after ${median} ms (median), ${slow} ms (99 of 100)`,
+    ...kills.map(({ accepted, done, downMs }, i) => {
+      return `kill ${i + 1} at ${accepted} accepted and ${done} done; ready again after ${Math.round(downMs)} ms`
+    }),
     `${LATE} joined with ${lateAt} events on the topic`,
+    `sent again, the answer was lost: ${sum(accepted, ({ unknown }) => unknown)}, stored already: ${countDuplicates(run)}`,
+    `told to come later (503): ${sum(accepted, ({ busy }) => busy)}`,
+    ...formatConsumers(run),
   ]
 }
 
-function formatConsumer(name: string, evidence: readonly Evidence[], leaseMs: number): string {
-  const { byLostAnswer, byExpiry } = explainHandOuts(evidence, leaseMs)
-  const repeated = sum(evidence, ({ settlesRepeated }) => settlesRepeated)
-  return `${name} were handed out again: ${byLostAnswer} (a kill took the answer to the lease), ${byExpiry} (the lease ran out over a kill); settled again after a lost answer: ${repeated}`
+function formatConsumers(run: RunRecord): string[] {
+  const consumers = Object.entries(judgeConsumers(run))
+  const rows: readonly (readonly [string, (of: Judged) => number])[] = [
+    ['handed out again, the answer to the lease was lost', ({ byLostAnswer }) => byLostAnswer],
+    ['handed out again, the lease had run out', ({ byExpiry }) => byExpiry],
+    ['settled again, the answer was lost', ({ settlesRepeated }) => settlesRepeated],
+  ]
+  const line = (name: string, cells: readonly (string | number)[]) =>
+    `${name.padEnd(52)}${cells.map((cell) => String(cell).padStart(9)).join('')}`
+  return [
+    line(
+      '',
+      consumers.map(([name]) => name),
+    ),
+    ...rows.map(([name, of]) =>
+      line(
+        name,
+        consumers.map(([, judged]) => of(judged)),
+      ),
+    ),
+  ]
+}
+
+interface Judged {
+  readonly seen: number
+  readonly byLostAnswer: number
+  readonly byExpiry: number
+  readonly settlesRepeated: number
+}
+
+function judgeConsumers({ workers, groups, leaseMs }: RunRecord): Record<string, Judged> {
+  const consumers: Record<string, readonly Evidence[]> = { workers }
+  for (const group of GROUPS) consumers[group] = [groups[group]]
+  return Object.fromEntries(
+    Object.entries(consumers).map(([name, evidence]) => {
+      const { byLostAnswer, byExpiry } = explainHandOuts(evidence, leaseMs)
+      const settlesRepeated = sum(evidence, (one) => one.settlesRepeated)
+      return [name, { seen: distinct(evidence).length, byLostAnswer, byExpiry, settlesRepeated }]
+    }),
+  )
 }
 
 /** The same for programs. */
 export function toJson(heading: Heading, run: RunRecord, checks: readonly Check[]): object {
-  const { accepted, stored, kills, lateAt, leaseMs, workers, groups, tookMs, sent } = run
-  const consumers = { workers, ...Object.fromEntries(GROUPS.map((group) => [group, [groups[group]]])) }
+  const { accepted, stored, kills, lateAt, tookMs, sent } = run
   return {
     ...heading,
     deliveries: sent.length,
     keys: countKeys(sent),
     accepted: accepted.length,
     stored: stored.queueHead,
-    completed: stored.jobs.filter(({ status }) => status === 'completed').length,
+    completed: countCompleted(run),
     events: stored.topic.length,
     sentAgain: sum(accepted, ({ unknown }) => unknown),
-    storedAlready: accepted.filter(({ duplicate }) => duplicate).length,
-    consumers: Object.fromEntries(
-      Object.entries(consumers).map(([name, evidence]) => {
-        const { byLostAnswer, byExpiry } = explainHandOuts(evidence, leaseMs)
-        return [name, { seen: distinct(evidence).length, byLostAnswer, byExpiry, settlesRepeated: sum(evidence, (one) => one.settlesRepeated) }]
-      }),
-    ),
+    storedAlready: countDuplicates(run),
+    consumers: judgeConsumers(run),
     lateAt,
     kills,
     tookMs,
     checks: checks.map(({ promise, title, broken }) => ({ promise, title, kept: broken.length === 0, broken })),
   }
+}
+
+function countCompleted({ stored }: RunRecord): number {
+  return stored.jobs.filter(({ status }) => status === 'completed').length
+}
+
+function countDuplicates({ accepted }: RunRecord): number {
+  return accepted.filter(({ duplicate }) => duplicate).length
 }
 
 function countKeys(keyed: readonly { key: string }[]): number {

@@ -10,10 +10,11 @@ import { Client } from './client.ts'
 import type { Evidence } from './consume.ts'
 import { Counters } from './counters.ts'
 import type { Delivery } from './deliveries.ts'
-import { drawPoints, type Kill, killServer } from './kills.ts'
+import { drawPoints, killServer } from './kills.ts'
+import { GROUPS, type Group, LATE, type RunRecord } from './record.ts'
 import { type Accepted, sendAll } from './sender.ts'
 import { findPort, ServerProcess } from './server.ts'
-import { type Stored, readStored } from './stored.ts'
+import { readStored } from './stored.ts'
 
 export interface RunSettings {
   readonly deliveries: readonly Delivery[]
@@ -23,25 +24,6 @@ export interface RunSettings {
   readonly tell: (line: string) => void
   readonly signal: AbortSignal
 }
-
-export interface RunRecord {
-  readonly leaseMs: number
-  readonly sent: readonly Delivery[]
-  /** In the order in which each lane was answered. */
-  readonly accepted: readonly Accepted[]
-  readonly stored: Stored
-  readonly workers: readonly Evidence[]
-  readonly groups: Readonly<Record<Group, Evidence>>
-  readonly kills: readonly Kill[]
-  /** What was on the topic when the late group joined. */
-  readonly lateAt: number
-  readonly tookMs: number
-}
-
-export const GROUPS = ['audit', 'notify', 'search'] as const
-export type Group = (typeof GROUPS)[number]
-/** This one joins when half of the jobs are done. */
-export const LATE: Group = 'search'
 
 const LANES = 16
 const WORKERS = 2
@@ -62,13 +44,18 @@ export async function ingest({ deliveries, kills, random, tell, signal: outer }:
   const startedAtMs = performance.now()
 
   function start(file: string, name: string, counter: 'done' | Group): ConsumerProcess {
-    const consumer = startConsumer(file, { url: server.url, name, leaseMs: LEASE_MS }, (count) => counters.add(counter, count), fail)
+    const consumer = startConsumer(
+      file,
+      { url: server.url, name, leaseMs: LEASE_MS },
+      (count) => counters.add(counter, count),
+      fail,
+    )
     consumers.push(consumer)
     return consumer
   }
-  async function enlist(group: Group): Promise<ConsumerProcess> {
+  async function enlist(group: Group): Promise<void> {
     await client.expect([200, 201], `/v1/topics/events/groups/${group}`, { method: 'PUT', body: { from: 'earliest' } })
-    return start('./group.ts', group, group)
+    start('./group.ts', group, group)
   }
 
   try {
@@ -76,8 +63,7 @@ export async function ingest({ deliveries, kills, random, tell, signal: outer }:
     await server.start(client)
     await client.expect([200, 201], '/v1/queues/webhooks', { method: 'PUT', body: {} })
     await client.expect([200, 201], '/v1/topics/events', { method: 'PUT', body: {} })
-    const groups = new Map<Group, ConsumerProcess>()
-    for (const group of GROUPS) if (group !== LATE) groups.set(group, await enlist(group))
+    for (const group of GROUPS) if (group !== LATE) await enlist(group)
     const workers = Array.from({ length: WORKERS }, (_, i) => start('./worker.ts', `worker ${i + 1}`, 'done'))
 
     const total = deliveries.length
@@ -92,17 +78,21 @@ export async function ingest({ deliveries, kills, random, tell, signal: outer }:
       .then(async () => {
         const { head } = await client.expect<{ head: number }>([200], '/v1/topics/events', { method: 'GET' })
         tell(`${LATE} joins, with ${head} events on the topic`)
-        groups.set(LATE, await enlist(LATE))
+        await enlist(LATE)
         return head
       })
     for (const part of [sending, killing, joining]) part.catch(fail)
     const [, killed, lateAt] = await Promise.all([sending, killing, joining])
-    await counters.until(() => counters.counts.done >= total && GROUPS.every((group) => counters.counts[group] >= total), 'the rest')
+    await counters.until(
+      () => counters.counts.done >= total && GROUPS.every((group) => counters.counts[group] >= total),
+      'the rest',
+    )
     tell(`${counters.describe()}; reading everything back`)
 
     const stored = await readStored(client, accepted, LANES)
-    const evidence = new Map<string, Evidence>()
-    for (const consumer of consumers) evidence.set(consumer.name, await consumer.stop())
+    const evidence = new Map(
+      await Promise.all(consumers.map(async (one): Promise<[string, Evidence]> => [one.name, await one.stop()])),
+    )
     await server.stop()
     return {
       leaseMs: LEASE_MS,

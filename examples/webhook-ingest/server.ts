@@ -45,7 +45,8 @@ export class ServerProcess {
     this.#exited = once(child, 'exit')
     this.#said = ''
     child.once('exit', (code, signal) => {
-      if (this.#child === child) this.#onFailed(new Error(`The server stopped by itself (${signal ?? code}). ${this.#words()}`))
+      if (this.#child === child)
+        this.#onFailed(new Error(`The server stopped by itself (${signal ?? code}). ${this.#words()}`))
     })
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8').on('data', (text: string) => {
@@ -55,7 +56,8 @@ export class ServerProcess {
     for (let tries = 0; ; tries++) {
       const reply = await client.ask('/readyz', { method: 'GET' })
       if (reply.end === 'answered' && reply.status === 200) return performance.now() - startedAtMs
-      if (performance.now() - startedAtMs > READY_MS) throw new Error(`The server was not ready within ${READY_MS} ms. ${this.#words()}`)
+      if (performance.now() - startedAtMs > READY_MS)
+        throw new Error(`The server was not ready within ${READY_MS} ms. ${this.#words()}`)
       await client.backOff(Math.min(tries, 2))
     }
   }
@@ -77,7 +79,8 @@ export class ServerProcess {
     const overdue = setTimeout(() => child.kill('SIGKILL'), STOP_MS)
     await this.#exited
     clearTimeout(overdue)
-    if (child.exitCode !== 0) throw new Error(`The server did not stop well (${child.signalCode ?? child.exitCode}). ${this.#words()}`)
+    if (child.exitCode !== 0)
+      throw new Error(`The server did not stop well (${child.signalCode ?? child.exitCode}). ${this.#words()}`)
   }
 
   #words(): string {

@@ -1,12 +1,12 @@
 /** What the server has at the end: every message of the topic, and the job of every delivery. */
 import type { Client } from './client.ts'
-import type { Event } from './deliveries.ts'
+import type { RepositoryEvent } from './deliveries.ts'
 import type { Accepted } from './sender.ts'
 
 export interface Message {
   readonly offset: number
   readonly key: string | null
-  readonly payload: Event
+  readonly payload: RepositoryEvent
 }
 
 export interface JobSeen {
@@ -45,7 +45,8 @@ async function drain(client: Client): Promise<void> {
   for (let tries = 0; ; tries++) {
     const { groups } = await read<TopicStats>(client, '/v1/topics/events')
     if (groups.every(({ depth }) => depth === 0)) return
-    if (Date.now() > untilMs) throw new Error(`The groups still have messages after ${DRAIN_MS} ms: ${JSON.stringify(groups)}`)
+    if (Date.now() > untilMs)
+      throw new Error(`The groups still have messages after ${DRAIN_MS} ms: ${JSON.stringify(groups)}`)
     await client.backOff(tries)
   }
 }
@@ -54,7 +55,10 @@ async function drain(client: Client): Promise<void> {
 async function readTopic(client: Client): Promise<Message[]> {
   const messages: Message[] = []
   for (let from: string | number = 'earliest'; ; ) {
-    const page: { messages: Message[]; next: number; head: number } = await read(client, `/v1/topics/events/messages?from=${from}&limit=${PAGE}`)
+    const page: { messages: Message[]; next: number; head: number } = await read(
+      client,
+      `/v1/topics/events/messages?from=${from}&limit=${PAGE}`,
+    )
     messages.push(...page.messages)
     if (page.next >= page.head) return messages
     from = page.next

@@ -29,12 +29,22 @@ export class Client {
 
   async #send(path: string, { method = 'GET', headers = {}, body }: Call): Promise<{ answer: Response; text: string }> {
     try {
-      const answer = await fetch(`${this.#base}${path}`, { method, headers, ...(body === undefined ? {} : { body }), signal: AbortSignal.timeout(CALL_TIMEOUT_MS) })
+      const answer = await fetch(`${this.#base}${path}`, {
+        method,
+        headers,
+        ...(body === undefined ? {} : { body }),
+        signal: AbortSignal.timeout(CALL_TIMEOUT_MS),
+      })
       return { answer, text: await answer.text() }
     } catch (error) {
       const { cause } = error as { cause?: { code?: string } }
       if (cause?.code === 'ECONNREFUSED') throw new UnreachableError(this.#base, error)
-      throw new SluiceError('UNKNOWN', `The connection to ${this.#base} failed (${cause?.code ?? (error as Error).message}); whether the call took effect is not known.`, {}, error)
+      throw new SluiceError(
+        'UNKNOWN',
+        `The connection to ${this.#base} failed (${cause?.code ?? (error as Error).message}); whether the call took effect is not known.`,
+        {},
+        error,
+      )
     }
   }
 }
@@ -42,7 +52,12 @@ export class Client {
 /** No server listens, so nothing was done. */
 export class UnreachableError extends SluiceError {
   constructor(base: string, cause: unknown) {
-    super('CLOSED', `No server answers at ${base}. Start one with \`sluice serve\`, or name another with --url.`, {}, cause)
+    super(
+      'CLOSED',
+      `No server answers at ${base}. Start one with \`sluice serve\`, or name another with --url.`,
+      {},
+      cause,
+    )
   }
 }
 
@@ -50,7 +65,8 @@ export class UnreachableError extends SluiceError {
 export function clientOf(input: Input): Client {
   const given = input.value('url') ?? DEFAULT_URL
   const url = URL.parse(given)
-  if (url === null || (url.protocol !== 'http:' && url.protocol !== 'https:')) throw new UsageError(`--url is '${given}'; it must be such as ${DEFAULT_URL}.`)
+  if (url === null || (url.protocol !== 'http:' && url.protocol !== 'https:'))
+    throw new UsageError(`--url is '${given}'; it must be such as ${DEFAULT_URL}.`)
   return new Client(url.href.replace(/\/+$/, ''))
 }
 
@@ -58,12 +74,18 @@ export function clientOf(input: Input): Client {
 export function errorOf(answer: Response, text: string): SluiceError {
   const problem = parseObject(text)
   const { code, detail, type: _type, title: _title, status: _status, ...details } = problem
-  if (typeof code === 'string' && Object.hasOwn(ERRORS, code)) return new SluiceError(code as ErrorCode, String(detail), details)
+  if (typeof code === 'string' && Object.hasOwn(ERRORS, code))
+    return new SluiceError(code as ErrorCode, String(detail), details)
   const retryAfter = Number(answer.headers.get('retry-after'))
   const isBusy = answer.status === 503 || answer.status === 429
   return isBusy
-    ? new SluiceError('OVERLOADED', `The server answers ${answer.status}.`, { retryAfterMs: retryAfter > 0 ? retryAfter * 1_000 : 1_000 })
-    : new SluiceError('UNKNOWN', `The server answers ${answer.status}, not as Sluice does: is ${answer.url} a Sluice server?`)
+    ? new SluiceError('OVERLOADED', `The server answers ${answer.status}.`, {
+        retryAfterMs: retryAfter > 0 ? retryAfter * 1_000 : 1_000,
+      })
+    : new SluiceError(
+        'UNKNOWN',
+        `The server answers ${answer.status}, not as Sluice does: is ${answer.url} a Sluice server?`,
+      )
 }
 
 export function parseObject(text: string): Record<string, unknown> {

@@ -1,7 +1,7 @@
 /** What a command of `sluice` is, how its arguments are read, and its help, which is made of the same table. */
 import { type ParseArgsOptionsConfig, parseArgs } from 'node:util'
 import { SluiceError } from '../errors.ts'
-import { findNearest } from '../options-check.ts'
+import { findNearest } from '../index.ts'
 
 export interface Option {
   readonly type: 'string' | 'boolean'
@@ -63,7 +63,11 @@ export function readInput(command: Command, args: readonly string[]): Input {
   }
 }
 
-function parse(command: Command, options: Readonly<Record<string, Option>>, args: readonly string[]): ReturnType<typeof parseArgs> {
+function parse(
+  command: Command,
+  options: Readonly<Record<string, Option>>,
+  args: readonly string[],
+): ReturnType<typeof parseArgs> {
   const config: ParseArgsOptionsConfig = {}
   for (const [name, { type, multiple = false }] of Object.entries(options)) config[name] = { type, multiple }
   try {
@@ -72,7 +76,9 @@ function parse(command: Command, options: Readonly<Record<string, Option>>, args
     const unknown = /^Unknown option '(-[^']*)'/.exec((error as Error).message)?.[1]
     if (unknown === undefined) throw new UsageError((error as Error).message.split('. ')[0])
     const nearest = findNearest(unknown.replace(/^-+/, ''), Object.keys(options))
-    throw new UsageError(`'${unknown}' is not an option of sluice ${command.name}.${nearest === null ? '' : ` Did you mean '--${nearest}'?`}`)
+    throw new UsageError(
+      `'${unknown}' is not an option of sluice ${command.name}.${nearest === null ? '' : ` Did you mean '--${nearest}'?`}`,
+    )
   }
 }
 
@@ -83,14 +89,20 @@ export function asksForHelp(args: readonly string[]): boolean {
 }
 
 export function helpOf({ name, usage, about, examples, options }: Command): string {
-  const rows = Object.entries({ ...options, ...COMMON }).map(([option, { value, text }]) => [`  --${option}${value === undefined ? '' : ` ${value}`}`, text] as const)
+  const rows = Object.entries({ ...options, ...COMMON }).map(
+    ([option, { value, text }]) => [`  --${option}${value === undefined ? '' : ` ${value}`}`, text] as const,
+  )
   const width = Math.max(...rows.map(([left]) => left.length)) + 2
   const lines = rows.map(([left, text]) => `${left.padEnd(width)}${text}`)
   return `sluice ${name} ${usage}\n\n${about}\n\nOptions\n${lines.join('\n')}\n\nExamples\n${examples.map((line) => `  ${line}`).join('\n')}\n`
 }
 
 /** An error as a user of the command line gets to see it. */
-export function describeError(error: unknown): { readonly code: string; readonly message: string; readonly details: object } {
+export function describeError(error: unknown): {
+  readonly code: string
+  readonly message: string
+  readonly details: object
+} {
   if (error instanceof SluiceError) return { code: error.code, message: error.message, details: error.details }
   if (error instanceof UsageError) return { code: 'USAGE', message: error.message, details: {} }
   return { code: 'BUG', message: error instanceof Error ? (error.stack ?? error.message) : String(error), details: {} }

@@ -7,8 +7,8 @@ import { Appender } from '../server/appender.ts'
 import { Directory } from '../server/directory.ts'
 import { readMessageObject } from '../server/incoming.ts'
 import { problemOf } from '../server/problem.ts'
-import type { LineOutcome, Target } from './target.ts'
 import { UsageError } from './command.ts'
+import type { LineOutcome, Target } from './target.ts'
 
 const MAX_MESSAGE_BYTES = 268_435_456
 
@@ -16,18 +16,22 @@ const MAX_MESSAGE_BYTES = 268_435_456
 export async function openFolderTarget(folder: string, kind: 'queue' | 'topic', name: string): Promise<Target> {
   const path = resolve(folder)
   // A typing mistake would make an empty folder and lose the messages in it.
-  if (!existsSync(path)) throw new UsageError(`--data names '${path}', which is not there. \`sluice serve --data ${folder}\` makes it.`)
+  if (!existsSync(path))
+    throw new UsageError(`--data names '${path}', which is not there. \`sluice serve --data ${folder}\` makes it.`)
   const sluice = await open(path)
-  const { engine } = sluice
-  const directory = new Directory(engine, Number.MAX_SAFE_INTEGER)
-  const appender = new Appender(engine)
+  const directory = new Directory(sluice, Number.MAX_SAFE_INTEGER)
+  const appender = new Appender(sluice.engine)
   const entry = await directory.use(kind, name).catch(async (error: unknown) => {
     await sluice.close()
     throw error
   })
   async function sendOne(source: string, i: number): Promise<LineOutcome> {
     try {
-      const incoming = readMessageObject({ source, value: JSON.parse(source), kind, where: `message ${i + 1}` }, Date.now(), MAX_MESSAGE_BYTES)
+      const incoming = readMessageObject(
+        { source, value: JSON.parse(source), kind, where: `message ${i + 1}` },
+        Date.now(),
+        MAX_MESSAGE_BYTES,
+      )
       const appended = await appender.append(name, incoming)
       const receipt = kind === 'queue' ? acceptedJob(entry, appended) : publishedMessage(name, appended)
       return { isStored: true, isDuplicate: receipt.duplicate, receipt: { ...receipt } }

@@ -76,11 +76,18 @@ export const topics: Command = {
     ),
 }
 
-async function list<T>(client: ReturnType<typeof clientOf>, what: 'queues' | 'topics', isJson: boolean, print: (found: readonly T[]) => string): Promise<number> {
+async function list<T>(
+  client: ReturnType<typeof clientOf>,
+  what: 'queues' | 'topics',
+  isJson: boolean,
+  print: (found: readonly T[]) => string,
+): Promise<number> {
   const found: T[] = []
   let after: string | null = ''
   while (after !== null) {
-    const page = JSON.parse(await client.call(`/v1/${what}?limit=${PAGE}&after=${encodeURIComponent(after)}`)) as Record<string, T[]> & { next: string | null }
+    const page = JSON.parse(
+      await client.call(`/v1/${what}?limit=${PAGE}&after=${encodeURIComponent(after)}`),
+    ) as Record<string, T[]> & { next: string | null }
     found.push(...(page[what] ?? []))
     after = page.next
   }

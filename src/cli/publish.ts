@@ -8,7 +8,7 @@
 import { randomBytes } from 'node:crypto'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type ErrorCode, ERRORS, SluiceError } from '../errors.ts'
+import { ERRORS, type ErrorCode, SluiceError } from '../errors.ts'
 import { clientOf, UnreachableError, URL_OPTION } from './client.ts'
 import { type Command, type Input, UsageError } from './command.ts'
 import { openFolderTarget } from './folder-target.ts'
@@ -26,7 +26,8 @@ const PROGRESS_LINE_MS = 5_000
 export const publish: Command = {
   name: 'publish',
   usage: 'TOPIC [PAYLOAD | -]   or   --queue NAME [PAYLOAD | -]',
-  about: 'Sends a message to a topic, or a job to a queue. PAYLOAD is JSON. Without it, or with -, every line of the\nstandard input is a payload of its own (NDJSON), stored in order. A full queue is waited for.',
+  about:
+    'Sends a message to a topic, or a job to a queue. PAYLOAD is JSON. Without it, or with -, every line of the\nstandard input is a payload of its own (NDJSON), stored in order. A full queue is waited for.',
   examples: [
     `sluice publish orders '{"customer": 7}' --key 7`,
     `sluice publish --queue email '{"to": "a@b.c"}'`,
@@ -38,8 +39,16 @@ export const publish: Command = {
     key: { type: 'string', value: 'KEY', text: 'The key of every message: those of one key are worked off in order.' },
     'delay-ms': { type: 'string', value: 'N', text: 'Jobs only: due in N milliseconds.' },
     priority: { type: 'string', value: 'CLASS', text: 'Jobs only: high, normal or low.' },
-    'idempotency-key': { type: 'string', value: 'KEY', text: 'Of a single message: sent again under the same key it is stored once.' },
-    'retry-ms': { type: 'string', value: 'N', text: `Give up when nothing was stored for N milliseconds. Default: ${MAX_RETRY_MS}` },
+    'idempotency-key': {
+      type: 'string',
+      value: 'KEY',
+      text: 'Of a single message: sent again under the same key it is stored once.',
+    },
+    'retry-ms': {
+      type: 'string',
+      value: 'N',
+      text: `Give up when nothing was stored for N milliseconds. Default: ${MAX_RETRY_MS}`,
+    },
     url: URL_OPTION,
     data: { type: 'string', value: 'DIR', text: 'Open this data folder instead of calling a server.' },
   },
@@ -48,15 +57,20 @@ export const publish: Command = {
 
 async function run(input: Input): Promise<number> {
   const { kind, name, payload } = readWords(input)
-  if (input.value('data') !== undefined && input.value('url') !== undefined) throw new UsageError('Name one of --url and --data.')
-  if (kind === 'topic' && (input.value('delay-ms') ?? input.value('priority')) !== undefined) throw new UsageError('--delay-ms and --priority are for jobs: name a --queue.')
+  if (input.value('data') !== undefined && input.value('url') !== undefined)
+    throw new UsageError('Name one of --url and --data.')
+  if (kind === 'topic' && (input.value('delay-ms') ?? input.value('priority')) !== undefined)
+    throw new UsageError('--delay-ms and --priority are for jobs: name a --queue.')
   const wrap = createWrap(input)
   const folder = input.value('data')
-  const target = folder === undefined ? createServerTarget(clientOf(input), kind, name) : await openFolderTarget(folder, kind, name)
+  const target =
+    folder === undefined ? createServerTarget(clientOf(input), kind, name) : await openFolderTarget(folder, kind, name)
   const sender = new Sender(target, input.count('retry-ms', 0, 86_400_000) ?? MAX_RETRY_MS)
   try {
-    if (payload !== null) return await publishOne(sender, wrap(payload, input.value('idempotency-key')), input.isJson, kind)
-    if (input.value('idempotency-key') !== undefined) throw new UsageError('--idempotency-key is for a single message; lines get one each.')
+    if (payload !== null)
+      return await publishOne(sender, wrap(payload, input.value('idempotency-key') ?? drawKey()), input.isJson, kind)
+    if (input.value('idempotency-key') !== undefined)
+      throw new UsageError('--idempotency-key is for a single message; lines get one each.')
     return await publishLines(sender, wrap, input.isJson, `${kind} '${name}'`)
   } finally {
     await target.close()
@@ -70,19 +84,33 @@ function readWords(input: Input): { kind: 'queue' | 'topic'; name: string; paylo
   const [payload, ...rest] = words
   if (name === undefined) throw new UsageError('Name a topic, or a queue with --queue NAME.')
   if (rest.length > 0) throw new UsageError(`'${rest[0]}' is one word too many: put quotes around the payload.`)
-  if ((payload === undefined || payload === '-') && process.stdin.isTTY) throw new UsageError('There is no payload: give one, or pipe lines in.')
-  return { kind: queue === undefined ? 'topic' : 'queue', name, payload: payload === undefined || payload === '-' ? null : payload }
+  if ((payload === undefined || payload === '-') && process.stdin.isTTY)
+    throw new UsageError('There is no payload: give one, or pipe lines in.')
+  return {
+    kind: queue === undefined ? 'topic' : 'queue',
+    name,
+    payload: payload === undefined || payload === '-' ? null : payload,
+  }
 }
 
 type Wrap = (payload: string, idempotencyKey?: string) => Line
 
 /** Makes a line of a batch of a payload, whose text stays as it is. */
 function createWrap(input: Input): Wrap {
-  const options = { key: input.value('key'), delayMs: input.count('delay-ms', 0, Number.MAX_SAFE_INTEGER), priority: input.value('priority') }
+  const options = {
+    key: input.value('key'),
+    delayMs: input.count('delay-ms', 0, Number.MAX_SAFE_INTEGER),
+    priority: input.value('priority'),
+  }
   return (payload, idempotencyKey) => {
     const rest = JSON.stringify({ ...options, idempotencyKey }).slice(1)
     return `{"payload":${payload}${rest === '}' ? '' : ','}${rest}`
   }
+}
+
+/** Without a key a message whose outcome was lost could not be sent again. */
+function drawKey(): string {
+  return randomBytes(8).toString('hex')
 }
 
 async function publishOne(sender: Sender, line: Line, isJson: boolean, kind: 'queue' | 'topic'): Promise<number> {
@@ -91,7 +119,11 @@ async function publishOne(sender: Sender, line: Line, isJson: boolean, kind: 'qu
   if (outcome === undefined || !outcome.isStored) throw errorOf(outcome)
   const { receipt, isDuplicate } = outcome
   const place = kind === 'queue' ? String(receipt.id) : `offset ${receipt.offset}`
-  process.stdout.write(isJson ? `${JSON.stringify({ ...receipt, duplicate: isDuplicate })}\n` : `${place}${isDuplicate ? ' (stored before)' : ''}\n`)
+  process.stdout.write(
+    isJson
+      ? `${JSON.stringify({ ...receipt, duplicate: isDuplicate })}\n`
+      : `${place}${isDuplicate ? ' (stored before)' : ''}\n`,
+  )
   return 0
 }
 
@@ -102,7 +134,7 @@ interface Totals {
 }
 
 async function publishLines(sender: Sender, wrap: Wrap, isJson: boolean, what: string): Promise<number> {
-  const run = randomBytes(8).toString('hex')
+  const run = drawKey()
   const totals: Totals = { stored: 0, duplicates: 0, refused: 0 }
   const progress = createProgress(totals)
   let batch: { number: number; line: Line }[] = []
@@ -112,8 +144,14 @@ async function publishLines(sender: Sender, wrap: Wrap, isJson: boolean, what: s
     const sent = batch
     batch = []
     chars = 0
-    const outcomes = sent.length === 0 ? [] : await sender.send(sent.map(({ line }) => line), progress)
-    outcomes.forEach((outcome, i) => count(totals, outcome, sent[i]?.number ?? 0))
+    const outcomes =
+      sent.length === 0
+        ? []
+        : await sender.send(
+            sent.map(({ line }) => line),
+            progress,
+          )
+    for (const [i, outcome] of outcomes.entries()) count(totals, outcome, sent[i]?.number ?? 0)
     progress()
   }
   for await (const payload of createInterface({ input: process.stdin, crlfDelay: Number.POSITIVE_INFINITY })) {
@@ -123,7 +161,11 @@ async function publishLines(sender: Sender, wrap: Wrap, isJson: boolean, what: s
     try {
       checkJson(line, `Line ${number}`, 'Every line is one JSON value; `jq -c` makes such lines')
     } catch (error) {
-      count(totals, { isStored: false, code: 'INVALID_PAYLOAD', detail: (error as Error).message, retryAfterMs: null }, number)
+      count(
+        totals,
+        { isStored: false, code: 'INVALID_PAYLOAD', detail: (error as Error).message, retryAfterMs: null },
+        number,
+      )
       continue
     }
     batch.push({ number, line })
@@ -134,7 +176,9 @@ async function publishLines(sender: Sender, wrap: Wrap, isJson: boolean, what: s
   progress(true)
   const { stored, duplicates, refused } = totals
   const more = `${duplicates > 0 ? `, ${duplicates.toLocaleString('en-US')} there before` : ''}${refused > 0 ? `, ${refused.toLocaleString('en-US')} refused` : ''}`
-  process.stdout.write(isJson ? `${JSON.stringify(totals)}\n` : `${stored.toLocaleString('en-US')} stored in ${what}${more}\n`)
+  process.stdout.write(
+    isJson ? `${JSON.stringify(totals)}\n` : `${stored.toLocaleString('en-US')} stored in ${what}${more}\n`,
+  )
   return refused > 0 ? 1 : 0
 }
 
@@ -152,7 +196,8 @@ function count(totals: Totals, outcome: LineOutcome, number: number): void {
 class Sender {
   readonly #target: Target
   readonly #giveUpMs: number
-  #hasSent = false
+  /** Whether the target ever answered, or might have. */
+  #isReached = false
 
   constructor(target: Target, giveUpMs: number) {
     this.#target = target
@@ -174,6 +219,7 @@ class Sender {
         if (answer !== undefined && !answer.isStored) waitMs = Math.max(waitMs, answer.retryAfterMs ?? 0)
       })
       if (again.length === 0) return outcomes
+      if (waitMs === 0) waitMs = RETRY_MS
       if (again.length < open.length) lastMs = Date.now()
       if (Date.now() - lastMs + waitMs > this.#giveUpMs) {
         if (error !== null) throw error
@@ -188,11 +234,13 @@ class Sender {
   async #try(lines: readonly Line[]): Promise<{ answers: readonly LineOutcome[] | null; error: SluiceError | null }> {
     try {
       const answers = await this.#target.send(lines)
-      this.#hasSent = true
+      this.#isReached = true
       return { answers, error: null }
     } catch (error) {
       // A server that was there before is waited for; one that never was is a mistake in the address.
-      if (!(error instanceof SluiceError) || !error.retryable || (error instanceof UnreachableError && !this.#hasSent)) throw error
+      const isUnreachable = error instanceof UnreachableError
+      if (!(error instanceof SluiceError) || !error.retryable || (isUnreachable && !this.#isReached)) throw error
+      this.#isReached = true
       return { answers: null, error }
     }
   }
@@ -209,7 +257,11 @@ function retryMs({ details }: SluiceError): number {
 function errorOf(outcome: LineOutcome | undefined): SluiceError {
   if (outcome === undefined || outcome.isStored) return new SluiceError('UNKNOWN')
   const code = Object.hasOwn(ERRORS, outcome.code) ? (outcome.code as ErrorCode) : 'UNKNOWN'
-  return new SluiceError(code, outcome.detail, outcome.retryAfterMs === null ? {} : { retryAfterMs: outcome.retryAfterMs })
+  return new SluiceError(
+    code,
+    outcome.detail,
+    outcome.retryAfterMs === null ? {} : { retryAfterMs: outcome.retryAfterMs },
+  )
 }
 
 function checkJson(line: Line, what: string, advice: string): void {

@@ -2,37 +2,69 @@
 import { resolve } from 'node:path'
 import { open } from '../index.ts'
 import { createServer, type Server } from '../server/server.ts'
+import { completeServerOptions, type ServerOptions } from '../server/settings.ts'
 import { type Command, type Input, UsageError } from './command.ts'
 
-const DURABILITIES = { disk: 'what is acknowledged survives a power cut', os: 'what is acknowledged survives a killed process', memory: 'nothing survives the process' } as const
+const DURABILITIES = {
+  disk: 'what is acknowledged survives a power cut',
+  os: 'what is acknowledged survives a killed process',
+  memory: 'nothing survives the process',
+} as const
 
 export const serve: Command = {
   name: 'serve',
   usage: '[--port N] [--data DIR]',
-  about: 'Serves a data folder over HTTP, with the dashboard at /. One process has a folder at a time.\nCtrl-C or SIGTERM stops it: it takes nothing new, ends long polls, stores what is under way and exits. A second Ctrl-C exits at once.',
-  examples: ['sluice serve', 'sluice serve --port 9000 --data /var/lib/sluice', 'sluice serve --host 0.0.0.0 --behind-proxy --allowed-host queue.example.com'],
+  about:
+    'Serves a data folder over HTTP, with the dashboard at /. One process has a folder at a time.\nCtrl-C or SIGTERM stops it: it takes nothing new, ends long polls, stores what is under way and exits. A second Ctrl-C exits at once.',
+  examples: [
+    'sluice serve',
+    'sluice serve --port 9000 --data /var/lib/sluice',
+    'sluice serve --host 0.0.0.0 --behind-proxy --allowed-host queue.example.com',
+  ],
   options: {
     port: { type: 'string', value: 'N', text: 'The port; 0 takes a free one. Default: 8787' },
     host: { type: 'string', value: 'ADDRESS', text: 'The address to listen on. Default: 127.0.0.1' },
-    data: { type: 'string', value: 'DIR', text: "The data folder, made if it is not there; ':memory:' keeps nothing. Default: ./data" },
-    durability: { type: 'string', value: 'LEVEL', text: "What an acknowledgement means: disk or os. Default: disk; with ':memory:', memory" },
-    'behind-proxy': { type: 'boolean', text: 'Allow an address that other machines reach: a proxy in front checks who calls.' },
-    'allowed-host': { type: 'string', value: 'NAME', multiple: true, text: 'A further name that callers may use as Host. May be given again.' },
+    data: {
+      type: 'string',
+      value: 'DIR',
+      text: "The data folder, made if it is not there; ':memory:' keeps nothing. Default: ./data",
+    },
+    durability: {
+      type: 'string',
+      value: 'LEVEL',
+      text: "What an acknowledgement means: disk or os. Default: disk; with ':memory:', memory",
+    },
+    'behind-proxy': {
+      type: 'boolean',
+      text: 'Allow an address that other machines reach: a proxy in front checks who calls.',
+    },
+    'allowed-host': {
+      type: 'string',
+      value: 'NAME',
+      multiple: true,
+      text: 'A further name that callers may use as Host. May be given again.',
+    },
     'max-queues': { type: 'string', value: 'N', text: 'Queues and topics that first use may make. Default: 10000' },
   },
   async run(input) {
     if (input.words.length > 0) throw new UsageError(`sluice serve takes options only, not '${input.words[0]}'.`)
+    // Before the folder is opened, which would make it.
+    const options = completeServerOptions(serverOptions(input))
     const data = input.value('data') ?? './data'
     const folder = data === ':memory:' ? data : resolve(data)
     const durability = readDurability(input)
     const sluice = await open(folder, durability === undefined ? {} : { durability })
     try {
-      const server = createServer(sluice, serverOptions(input))
+      const server = createServer(sluice, options)
       const stopped = waitForSignal()
       await server.listen()
       announce(server, folder, sluice.engine.abilities.durability, input.isJson)
       const signal = await stopped
-      say(input.isJson, { event: 'stopping', signal }, `\n${signal}: finishing what is under way. Ctrl-C exits at once.`)
+      say(
+        input.isJson,
+        { event: 'stopping', signal },
+        `\n${signal}: finishing what is under way. Ctrl-C exits at once.`,
+      )
       await server.close()
     } finally {
       await sluice.close()
@@ -49,7 +81,7 @@ function readDurability(input: Input): keyof typeof DURABILITIES | undefined {
   throw new UsageError(`--durability is '${given}'; it must be one of ${Object.keys(DURABILITIES).join(', ')}.`)
 }
 
-function serverOptions(input: Input): Parameters<typeof createServer>[1] {
+function serverOptions(input: Input): ServerOptions {
   const port = input.count('port', 0, 65_535)
   const host = input.value('host')
   const maxQueues = input.count('max-queues', 0, Number.MAX_SAFE_INTEGER)
@@ -93,6 +125,10 @@ function waitForSignal(): Promise<NodeJS.Signals> {
 
 /** A line of the log for people: when, what, why. */
 function readable(line: string): string {
-  const { time, msg, err } = JSON.parse(line) as { time: number; msg?: string; err?: { message?: string; stack?: string } }
+  const { time, msg, err } = JSON.parse(line) as {
+    time: number
+    msg?: string
+    err?: { message?: string; stack?: string }
+  }
   return `${new Date(time).toISOString()} ${msg ?? ''}${err === undefined ? '' : `: ${err.stack ?? err.message}`}\n`
 }

@@ -21,12 +21,20 @@ export interface Target {
 
 /** The queue or topic of a server. */
 export function createServerTarget(client: Client, kind: 'queue' | 'topic', name: string): Target {
-  const path = kind === 'queue' ? `/v1/queues/${encodeURIComponent(name)}/jobs` : `/v1/topics/${encodeURIComponent(name)}/messages`
+  const path =
+    kind === 'queue' ? `/v1/queues/${encodeURIComponent(name)}/jobs` : `/v1/topics/${encodeURIComponent(name)}/messages`
   return {
     async send(lines) {
       try {
-        const body = await client.call(path, { method: 'POST', headers: { 'content-type': 'application/x-ndjson' }, body: lines.join('\n') })
-        return body.trimEnd().split('\n').map((line) => readOutcome(parseObject(line)))
+        const body = await client.call(path, {
+          method: 'POST',
+          headers: { 'content-type': 'application/x-ndjson' },
+          body: lines.join('\n'),
+        })
+        return body
+          .trimEnd()
+          .split('\n')
+          .map((line) => readOutcome(parseObject(line)))
       } catch (error) {
         // One answer for all of them: nothing of the batch was stored.
         if (!(error instanceof SluiceError) || typeof error.details.lines !== 'number') throw error

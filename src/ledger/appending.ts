@@ -3,7 +3,8 @@
  *
  * Idempotency (P8). A key is a row in the bucket of the time in which it came; a window is `BUCKETS` buckets, so that a
  * look-up asks for a handful of keys, and what is out of the window is deleted bucket by bucket, in key order. A row is
- * kept for at least the window and at most one bucket longer.
+ * kept for at least the window and at most one bucket longer. Where the window was changed, keys are looked for in the
+ * buckets of the former one too, for as long as those hold any.
  *
  * Delay (P4). A delayed job is a row ordered by its due time; it counts in the depth from the start, takes its place
  * when it falls due, and leaves a row behind that says where it went, since its id was given before it had an offset.
@@ -13,7 +14,7 @@ import type { AppendOutcome, AppendRequest, AppendWish, FullOutcome, MessageOutc
 import { type BatchRun, BatchView, gatherBatch } from '../message-batch.ts'
 import type { Core } from './core.ts'
 import { hex, unhex } from './state.ts'
-import { sizeOfAll, type Topic } from './topic.ts'
+import { type FormerWindow, type Leaving, sizeOfAll, type Topic, type TopicRow } from './topic.ts'
 
 interface IdempotencyRow {
   readonly place: StoredPlace
@@ -25,11 +26,15 @@ interface IdempotencyRow {
 export interface MovedRow {
   readonly offset: number | null
   readonly atMs: number
+  readonly acceptedAtMs: number
 }
 
 const BUCKETS = 4
+const MAX_FORMER_WINDOWS = 4
 /** Delayed jobs that take their places in one step, so that many at once do not hold up the rest. */
 const MAX_DUE_PER_STEP = 1_000
+/** How long after a full disk delayed jobs are tried again. */
+const FULL_DISK_RETRY_MS = 1_000
 /** Most bytes of a batch made of delayed jobs. */
 const MAX_DUE_BYTES = 262_144
 
@@ -51,15 +56,15 @@ export function append(core: Core, topic: Topic, request: AppendRequest, isReser
   return { status: 'mixed', outcomes, receipt }
 }
 
-/** Whether all of `requests` would be stored from the reserve; else the refusal. For outputs of a handler (P9). */
-export function admitOutputs(core: Core, outputs: readonly { topic: Topic; batch: Uint8Array }[]): FullOutcome | null {
+/** Null if all of `outputs` find room, with the reserve, once `leaving` is settled; else the refusal (P7, P9). */
+export function admitOutputs(core: Core, outputs: readonly { topic: Topic; batch: Uint8Array }[], leaving: Leaving): FullOutcome | null {
   const sums = new Map<Topic, { count: number; bytes: number }>()
   for (const { topic, batch } of outputs) {
     const sum = sums.get(topic) ?? { count: 0, bytes: 0 }
     sums.set(topic, { count: sum.count + new BatchView(batch).count, bytes: sum.bytes + sizeOfAll(batch) })
   }
   for (const [topic, { count, bytes }] of sums) {
-    if (core.refuseAppends || !topic.fits(count, bytes, true)) return topic.refuse(core, bytes, count)
+    if (core.refuseAppends || !topic.fits(count, bytes, true, leaving)) return topic.refuse(core, { messages: count, bytes }, undefined, true)
   }
   return null
 }
@@ -77,7 +82,7 @@ function appendSome(core: Core, topic: Topic, view: BatchView, wishes: readonly 
     if (known !== null) {
       outcomes.push(known)
     } else if (core.refuseAppends || !topic.fits(offset - topic.head + 1, bytes + size, isReserve)) {
-      outcomes.push(topic.refuse(core, bytes + size))
+      outcomes.push(topic.refuse(core, { messages: 1, bytes: size }, { messages: offset - topic.head, bytes }, isReserve))
     } else if (wish?.dueAtMs !== undefined && wish.dueAtMs > core.nowMs) {
       const place = schedule(core, topic, view, i, wish.dueAtMs)
       if (wish.idempotencyKey !== undefined) remember(core, topic, view, i, wish, place)
@@ -100,34 +105,52 @@ function appendSome(core: Core, topic: Topic, view: BatchView, wishes: readonly 
 
 function recall(core: Core, topic: Topic, view: BatchView, index: number, wish: AppendWish): MessageOutcome | null {
   const name = keyHash(wish)
-  const bucketMs = bucketLength(topic)
-  const bucket = Math.floor(core.nowMs / bucketMs)
-  for (let age = 0; age <= BUCKETS; age++) {
-    const row = core.state.getJson<IdempotencyRow>(`i/${hex(topic.row.id)}/${hex(bucket - age)}/${name}`)
-    if (row === undefined) continue
-    return row.payload === payloadHash(view, index) ? { status: 'duplicate', place: row.place } : { status: 'mismatch' }
+  for (const ms of bucketLengths(core, topic)) {
+    const startMs = bucketStart(core, ms)
+    for (let age = 0; age <= BUCKETS; age++) {
+      const row = core.state.getJson<IdempotencyRow>(`i/${hex(topic.row.id)}/${hex(startMs - age * ms)}/${name}`)
+      if (row === undefined) continue
+      return row.payload === payloadHash(view, index) ? { status: 'duplicate', place: row.place } : { status: 'mismatch' }
+    }
   }
   return null
 }
 
 function remember(core: Core, topic: Topic, view: BatchView, index: number, wish: AppendWish, place: StoredPlace): void {
-  if (topic.row.settings.idempotencyMs === 0) return
-  const bucket = Math.floor(core.nowMs / bucketLength(topic))
+  const { idempotencyMs } = topic.row.settings
+  if (idempotencyMs === 0) return
   const row: IdempotencyRow = { place, payload: payloadHash(view, index) }
-  core.state.putJson(`i/${hex(topic.row.id)}/${hex(bucket)}/${keyHash(wish)}`, row)
+  core.state.putJson(`i/${hex(topic.row.id)}/${hex(bucketStart(core, bucketLength(idempotencyMs)))}/${keyHash(wish)}`, row)
 }
 
 /** Deletes up to `limit` keys that are out of the window; says how many. */
 export function forgetKeys(core: Core, topic: Topic, limit: number): number {
   const prefix = `i/${hex(topic.row.id)}/`
-  const oldest = Math.floor(core.nowMs / bucketLength(topic)) - BUCKETS
-  const old = core.state.range(prefix, prefix + hex(Math.max(oldest, 0)), limit)
+  const oldestMs = Math.min(...bucketLengths(core, topic).map((ms) => bucketStart(core, ms) - BUCKETS * ms))
+  const old = core.state.range(prefix, prefix + hex(Math.max(oldestMs, 0)), limit)
   for (const [key] of old) core.state.delete(key)
   return old.length
 }
 
-function bucketLength(topic: Topic): number {
-  return Math.max(1, Math.ceil(topic.row.settings.idempotencyMs / BUCKETS))
+/** The windows before a change of `row`, and until when keys that came under them hold. */
+export function formerWindows(core: Core, row: TopicRow): readonly FormerWindow[] {
+  const { idempotencyMs } = row.settings
+  const former = (row.formerWindows ?? []).filter((one) => one.untilMs > core.nowMs && one.idempotencyMs !== idempotencyMs)
+  return [...former, { idempotencyMs, untilMs: core.nowMs + (BUCKETS + 1) * bucketLength(idempotencyMs) }].slice(-MAX_FORMER_WINDOWS)
+}
+
+/** Of the buckets that may hold keys: those of the window in force, and of former ones. */
+function bucketLengths(core: Core, { row }: Topic): readonly number[] {
+  const former = (row.formerWindows ?? []).filter(({ untilMs }) => untilMs > core.nowMs)
+  return [row.settings, ...former].map(({ idempotencyMs }) => bucketLength(idempotencyMs))
+}
+
+function bucketLength(idempotencyMs: number): number {
+  return Math.max(1, Math.ceil(idempotencyMs / BUCKETS))
+}
+
+function bucketStart(core: Core, bucketMs: number): number {
+  return Math.floor(core.nowMs / bucketMs) * bucketMs
 }
 
 function keyHash(wish: AppendWish): string {
@@ -152,8 +175,21 @@ function schedule(core: Core, topic: Topic, view: BatchView, index: number, dueM
   topic.scheduled++
   topic.scheduledBytes += view.size(index)
   topic.countersChanged = true
-  core.timers.add(dueMs, { kind: 'scheduled', topic })
+  core.grown.add(topic)
+  setDueTimer(core, topic, dueMs)
   return place
+}
+
+/** Sees to it that `placeDue` runs at `atMs`: one timer to a topic, however many jobs are delayed. */
+export function setDueTimer(core: Core, topic: Topic, atMs: number): void {
+  if (atMs >= topic.dueTimerMs) return
+  topic.dueTimerMs = atMs
+  core.timers.add(atMs, { kind: 'scheduled', topic, atMs })
+}
+
+/** When the delayed job of that row was accepted. */
+export function acceptedAtMs(row: Uint8Array): number {
+  return new DataView(row.buffer, row.byteOffset).getFloat64(0, true)
 }
 
 /** The end of the keys of a delayed job. */
@@ -162,12 +198,11 @@ export function scheduledKey(dueMs: number, serial: number): string {
 }
 
 /** Gives the delayed jobs that are due their places, in order of their times, then of acceptance. */
-export function placeDue(core: Core, topic: Topic): void {
+export function placeDue(core: Core, topic: Topic, atMs: number): void {
+  if (atMs !== topic.dueTimerMs) return
+  topic.dueTimerMs = Number.POSITIVE_INFINITY
   if (topic.scheduled === 0) return
-  if (core.refuseAppends) {
-    core.timers.add(core.nowMs + 1_000, { kind: 'scheduled', topic })
-    return
-  }
+  if (core.refuseAppends) return setDueTimer(core, topic, core.nowMs + FULL_DISK_RETRY_MS)
   const prefix = `d/${hex(topic.row.id)}/`
   const due = core.state.range(prefix, prefix + hex(core.nowMs + 1), MAX_DUE_PER_STEP)
   for (let from = 0; from < due.length; ) {
@@ -183,7 +218,7 @@ export function placeDue(core: Core, topic: Topic): void {
       topic.scheduledBytes -= view.size(0)
       const end = key.slice(prefix.length)
       core.state.delete(key)
-      const moved: MovedRow = { offset, atMs: core.nowMs }
+      const moved: MovedRow = { offset, atMs: core.nowMs, acceptedAtMs: acceptedAtMs(value) }
       core.state.putJson(`m/${prefix.slice(2)}${end}`, moved)
       const watchers = topic.scheduledWatchers.get(end)
       if (watchers !== undefined) {
@@ -198,5 +233,5 @@ export function placeDue(core: Core, topic: Topic): void {
   }
   topic.countersChanged = true
   const next = core.state.range(prefix, `${prefix}\x7f`, 1)[0]
-  if (next !== undefined) core.timers.add(unhex(next[0].slice(prefix.length, prefix.length + 14)), { kind: 'scheduled', topic })
+  if (next !== undefined) setDueTimer(core, topic, Math.max(unhex(next[0].slice(prefix.length, prefix.length + 14)), core.nowMs + 1))
 }

@@ -4,7 +4,7 @@
  */
 import type { Durability, StoredBatch } from '../logs/contract.ts'
 import type { Timers } from '../policy/timers.ts'
-import type { Group } from './group.ts'
+import type { Group, Trouble } from './group.ts'
 import type { AnswerValue, LeaseWaiter, ReadWaiter, WatchWaiter } from './requests.ts'
 import type { StateView } from './state.ts'
 import type { Topic } from './topic.ts'
@@ -13,9 +13,9 @@ import type { Fetch, WindowBudget } from './window.ts'
 /** Something that falls due. Who is called asks whether it still holds (see timers.ts). */
 export type Due =
   | { readonly kind: 'lease'; readonly group: Group; readonly fence: number }
-  | { readonly kind: 'retry'; readonly group: Group; readonly offset: number }
+  | { readonly kind: 'retry'; readonly group: Group; readonly trouble: Trouble }
   | { readonly kind: 'rate'; readonly group: Group }
-  | { readonly kind: 'scheduled'; readonly topic: Topic }
+  | { readonly kind: 'scheduled'; readonly topic: Topic; readonly atMs: number }
   | { readonly kind: 'wait'; readonly waiter: LeaseWaiter | ReadWaiter | WatchWaiter }
   | { readonly kind: 'sweep' }
 

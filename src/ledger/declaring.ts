@@ -8,6 +8,7 @@ import {
   type QueueSettings,
   withDefaults,
 } from '../engine/options.ts'
+import { formerWindows } from './appending.ts'
 import type { Core } from './core.ts'
 import { Group } from './group.ts'
 import { findOffsetProblem } from './operating.ts'
@@ -40,7 +41,8 @@ function declareTopic(core: Core, registry: Registry, declaration: TopicDeclarat
     return { status: 'conflict', message: `Whether queue "${name}" is strict was settled when it was declared first` }
   }
   if (JSON.stringify(settings) !== JSON.stringify(row.settings)) {
-    existing.row = { ...row, settings }
+    const isWindowChanged = settings.idempotencyMs !== row.settings.idempotencyMs
+    existing.row = { ...row, settings, ...(isWindowChanged ? { formerWindows: formerWindows(core, row) } : {}) }
     existing.saveRow(core)
     existing.isFull = false
     if (kind === 'queue') changeGroup(core, existing.jobs, settings as QueueSettings)

@@ -18,7 +18,8 @@
  *     lane already and the walk passes over it.
  *  2. An offset is in at most one lease. Its fence is above that of every earlier lease of the group (P5).
  *  3. settled messages + depth = messages of the topic from the base on (conservation).
- *  4. A message leaves a lane only when it is settled (P4).
+ *  4. A message leaves a lane only when it is settled (P4): a head at once, a follower when its turn comes. In a ready
+ *     list it stays until it is met there, and is passed over without a look at its bytes, which may be trimmed.
  */
 import type { OffsetProblem } from '../engine/contract.ts'
 import type { GroupSettings } from '../engine/options.ts'
@@ -100,6 +101,8 @@ export class Group {
   readonly changed = new Set<number>()
   drain = new DrainRate()
   rate: Rate | null = null
+  /** When the group is served again for the sake of its rate. */
+  rateTimerMs = 0
   countersChanged = false
 
   constructor(row: GroupRow, topic: Topic, core: Core) {
@@ -127,9 +130,15 @@ export class Group {
     return this.row.settings.strict ? STRICT_LANE : lane
   }
 
+  /** Whether walking on can find nothing: all that comes would wait behind the head of the one lane. */
+  get isWalkIdle(): boolean {
+    return this.row.settings.strict && this.lanes.isBusy(STRICT_LANE)
+  }
+
   useSettings(settings: GroupSettings, core: Core): void {
     this.row = { ...this.row, settings }
     this.rate = settings.rate === null ? null : createRate(settings.rate, core.nowMs)
+    this.rateTimerMs = 0
   }
 
   saveRow(core: Core): void {
@@ -164,7 +173,7 @@ export class Group {
   park(core: Core, trouble: Trouble): void {
     if (trouble.blocked) return
     if (trouble.dueAtMs <= core.nowMs) this.makeReady(trouble.offset)
-    else core.timers.add(trouble.dueAtMs, { kind: 'retry', group: this, offset: trouble.offset })
+    else core.timers.add(trouble.dueAtMs, { kind: 'retry', group: this, trouble })
   }
 
   endTrouble(core: Core, offset: number): void {
@@ -190,7 +199,9 @@ export class Group {
     if (this.troubles.size > 0) this.endTrouble(core, offset)
     if (this.remembered.size > 0) this.forget(core, offset)
     this.noteChange(offset)
-    const next = this.lanes.leave(lane)
+    if (!this.lanes.isHead(lane, offset)) return
+    let next = this.lanes.leave(lane)
+    while (next >= 0 && this.settled.has(next)) next = this.lanes.leave(lane)
     if (next >= 0) this.makeReady(next)
   }
 

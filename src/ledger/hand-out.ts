@@ -54,12 +54,8 @@ function lease(core: Core, group: Group, waiter: LeaseWaiter): LeaseOutcome | nu
   let max = request.max
   if (group.rate !== null) max = Math.min(max, group.rate.available(core.nowMs))
   const picks = max === 0 ? null : pick(core, group, max)
-  if (picks === null || picks.offsets.length === 0) {
-    if (group.rate !== null && group.depth > group.leasedCount) {
-      core.timers.add(core.nowMs + Math.max(group.rate.nextMs(core.nowMs), 1), { kind: 'rate', group })
-    }
-    return null
-  }
+  if (max === 0) setRateTimer(core, group)
+  if (picks === null || picks.offsets.length === 0) return null
   group.rate?.take(core.nowMs, picks.offsets.length)
   const token = request.holder.kind === 'token' ? request.holder.token : null
   const expiresAtMs = token === null ? 0 : core.nowMs + request.leaseMs
@@ -72,6 +68,13 @@ function lease(core: Core, group: Group, waiter: LeaseWaiter): LeaseOutcome | nu
   return { status: 'leased', fence: held.fence, expiresAtMs, batch: gatherBatch(picks.runs, false), offsets, attempts, timestampsMs }
 }
 
+/** Serves the group again when its rate lets the next one go. */
+function setRateTimer(core: Core, group: Group): void {
+  if (group.rate === null || group.rateTimerMs > core.nowMs) return
+  group.rateTimerMs = core.nowMs + Math.max(group.rate.nextMs(core.nowMs), 1)
+  core.timers.add(group.rateTimerMs, { kind: 'rate', group })
+}
+
 /** Registers a lease, new or loaded. */
 export function addLease(core: Core, group: Group, held: Lease): void {
   group.leases.set(held.fence, held)
@@ -81,24 +84,21 @@ export function addLease(core: Core, group: Group, held: Lease): void {
 
 function pick(core: Core, group: Group, max: number): Picks | null {
   const picks: Picks = { offsets: [], lanes: [], sizes: [], attempts: [], timestampsMs: [], runs: [] }
-  if (group.suspects.length > 0) {
-    if (group.leasedCount > 0) return null
-    while (group.suspects.length > 0 && picks.offsets.length === 0) {
-      if (!takeReady(core, group, group.suspects, picks)) return null
-    }
-    if (picks.offsets.length > 0) {
-      group.suspectFence = group.fence + 1
-      return picks
-    }
+  while (group.suspects.length > 0) {
+    if (group.leasedCount > 0 && !group.settled.has(group.suspects.peek())) return null
+    if (!takeReady(core, group, group.suspects, picks)) return null
+    if (picks.offsets.length === 0) continue
+    group.suspectFence = group.fence + 1
+    return picks
   }
   const [high, normal, low] = group.ready as [OffsetQueue, OffsetQueue, OffsetQueue]
   const { topic } = group
   let isHere = true
   while (isHere && picks.offsets.length < max) {
-    if (group.cursor <= topic.lastSpecial) lookAhead(group)
+    if (group.cursor <= topic.lastSpecial && !group.isWalkIdle) lookAhead(group)
     if (high.length > 0) isHere = takeReady(core, group, high, picks)
     else if (normal.length > 0) isHere = takeReady(core, group, normal, picks)
-    else if (group.cursor < topic.head && knownCount(group) < MAX_KNOWN) isHere = walk(core, group, picks)
+    else if (group.cursor < topic.head && !group.isWalkIdle && knownCount(group) < MAX_KNOWN) isHere = walk(core, group, picks)
     else if (low.length > 0) isHere = takeReady(core, group, low, picks)
     else break
   }
@@ -108,14 +108,13 @@ function pick(core: Core, group: Group, max: number): Picks | null {
 /** Moves the cursor over one message and picks it if it may go now. False: the message is not here yet. */
 function walk(core: Core, group: Group, picks: Picks): boolean {
   const offset = group.cursor
-  if (group.settled.coversWhole(offset, offset + 1) && !group.settled.isContiguous) {
-    group.cursor++
+  if (group.settled.has(offset)) {
+    group.cursor = group.settled.nextOpen(offset)
     return true
   }
   const batch = group.topic.window.at(offset)
   if (batch === null) return false
   group.cursor++
-  if (!group.settled.isContiguous && group.settled.has(offset)) return true
   if (group.troubles.size > 0 && group.troubles.has(offset)) return true
   if (group.heldAtLoad.size > 0 && group.heldAtLoad.delete(offset)) return true
   const index = offset - batch.baseOffset
@@ -133,10 +132,14 @@ function lookAhead(group: Group): void {
   const waiting = group.ready as readonly OffsetQueue[]
   while (group.cursor <= topic.lastSpecial && waiting.reduce((sum, queue) => sum + queue.length, 0) < LOOK_AHEAD) {
     const offset = group.cursor
+    if (group.settled.has(offset)) {
+      group.cursor = group.settled.nextOpen(offset)
+      continue
+    }
     const batch = topic.window.at(offset)
     if (batch === null || knownCount(group) >= MAX_KNOWN) return
     group.cursor++
-    if (group.settled.has(offset) || group.troubles.has(offset) || group.heldAtLoad.delete(offset)) continue
+    if (group.troubles.has(offset) || group.heldAtLoad.delete(offset)) continue
     const index = offset - batch.baseOffset
     if (group.lanes.enter(group.laneOf(batch.view.lane(index)), offset)) {
       ;(waiting[batch.view.priority(index)] as OffsetQueue).push(offset)
@@ -147,15 +150,14 @@ function lookAhead(group: Group): void {
 /** Picks the first of a ready list. False: the message is not here yet. */
 function takeReady(core: Core, group: Group, ready: OffsetQueue, picks: Picks): boolean {
   const offset = ready.peek()
+  if (group.settled.has(offset)) {
+    ready.shift()
+    return true
+  }
   const batch = group.topic.window.at(offset)
   if (batch === null) return false
   ready.shift()
   const lane = group.laneOf(batch.view.lane(offset - batch.baseOffset))
-  if (group.settled.has(offset)) {
-    const next = group.lanes.leave(lane)
-    if (next >= 0) group.makeReady(next)
-    return true
-  }
   pickOne(core, group, batch, offset, lane, picks)
   return true
 }

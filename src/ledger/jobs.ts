@@ -5,7 +5,7 @@
 import type { FindOutcome, JobStatus, JobView } from '../engine/contract.ts'
 import { formatJobId, type JobId, parseJobId } from '../job-id.ts'
 import { BatchView } from '../message-batch.ts'
-import { type MovedRow, scheduledKey } from './appending.ts'
+import { acceptedAtMs, type MovedRow, scheduledKey } from './appending.ts'
 import type { Core } from './core.ts'
 import type { Group } from './group.ts'
 import type { WatchWaiter } from './requests.ts'
@@ -23,8 +23,8 @@ const RANKS: Record<JobStatus, number> = {
   scheduled: 0,
   queued: 1,
   active: 2,
-  retrying: 3,
-  blocked: 4,
+  blocked: 3,
+  retrying: 4,
   completed: 5,
   failed: 5,
   cancelled: 5,
@@ -52,10 +52,22 @@ function offsetOf(core: Core, topic: Topic, job: JobId): number | 'scheduled' | 
   if (place.kind === 'offset') return place.offset < topic.head && place.offset >= topic.earliest ? place.offset : null
   const end = `${hex(topic.row.id)}/${scheduledKey(place.dueMs, place.serial)}`
   if (core.state.get(`d/${end}`) !== undefined) return 'scheduled'
-  const moved = core.state.getJson<MovedRow>(`m/${end}`)
+  const moved = movedRow(core, topic, place)
   if (moved === undefined) return null
   if (moved.offset === null) return 'cancelled'
   return moved.offset >= topic.earliest ? moved.offset : null
+}
+
+type ScheduledPlace = Extract<JobId['place'], { kind: 'scheduled' }>
+
+function movedRow(core: Core, topic: Topic, { dueMs, serial }: ScheduledPlace): MovedRow | undefined {
+  return core.state.getJson<MovedRow>(`m/${hex(topic.row.id)}/${scheduledKey(dueMs, serial)}`)
+}
+
+/** When the job was accepted; one that was delayed has its place from later on. */
+function createdAtMs(core: Core, topic: Topic, id: string, storedAtMs: number): number {
+  const place = parseJobId(id)?.place
+  return place?.kind === 'scheduled' ? movedRow(core, topic, place)?.acceptedAtMs ?? storedAtMs : storedAtMs
 }
 
 export function findJob(core: Core, topics: ReadonlyMap<string, Topic>, id: string): FindOutcome {
@@ -70,10 +82,10 @@ export function findJob(core: Core, topics: ReadonlyMap<string, Topic>, id: stri
 }
 
 function viewDelayed(core: Core, topic: Topic, job: JobId, id: string, status: 'scheduled' | 'cancelled'): JobView {
-  const place = job.place as Extract<JobId['place'], { kind: 'scheduled' }>
+  const place = job.place as ScheduledPlace
   const end = `${hex(topic.row.id)}/${scheduledKey(place.dueMs, place.serial)}`
   const row = core.state.get(`d/${end}`)
-  const createdAtMs = row === undefined ? 0 : new DataView(row.buffer, row.byteOffset).getFloat64(0, true)
+  const createdAtMs = row === undefined ? movedRow(core, topic, place)?.acceptedAtMs ?? 0 : acceptedAtMs(row)
   return { id, queue: topic.row.name, status, attempts: 0, version: versionOf(0, status, 0), createdAtMs, dueAtMs: place.dueMs }
 }
 
@@ -85,7 +97,7 @@ export function viewJob(core: Core, group: Group, offset: number, id: string): J
   const base = {
     id,
     queue: topic.row.name,
-    createdAtMs: batch?.timestampMs ?? 0,
+    createdAtMs: createdAtMs(core, topic, id, batch?.timestampMs ?? 0),
     redriveOf: headers?.[REDRIVE_HEADER],
   }
   const make = (status: JobStatus, attempts: number, more: Partial<JobView> = {}, progressCount = 0): JobView => ({
@@ -127,16 +139,12 @@ function expireIfDue(core: Core, topic: Topic, offset: number): void {
   settleWaiting(core, group, offset, { status: 'expired', attempts: 0, atMs: core.nowMs })
 }
 
-/**
- * Settles a message that is not leased. Its lane is left when the hand-out meets it, as head or follower, settled; a
- * parked one is made ready so that it is met.
- */
+/** Settles a message that is not leased. */
 function settleWaiting(core: Core, group: Group, offset: number, row: OutcomeRow): void {
   const batch = group.topic.window.at(offset)
-  const trouble = group.troubles.get(offset)
-  const size = batch === null ? 0 : batch.view.size(offset - batch.baseOffset)
-  settleAs(core, group, offset, 0, size, row)
-  if (trouble !== undefined && (trouble.blocked || trouble.dueAtMs > core.nowMs)) group.makeReady(offset)
+  if (batch === null) return
+  const index = offset - batch.baseOffset
+  settleAs(core, group, offset, group.laneOf(batch.view.lane(index)), batch.view.size(index), row)
 }
 
 /** Ends a job that is not terminal (P10). Null: it is not there. The view of a job that was terminal already. */
@@ -164,13 +172,13 @@ function cancelPlaced(core: Core, group: Group, offset: number, attempts: number
 }
 
 function cancelDelayed(core: Core, topic: Topic, job: JobId): void {
-  const place = job.place as Extract<JobId['place'], { kind: 'scheduled' }>
+  const place = job.place as ScheduledPlace
   const end = scheduledKey(place.dueMs, place.serial)
   const key = `d/${hex(topic.row.id)}/${end}`
   const row = core.state.get(key)
   if (row === undefined) return
   core.state.delete(key)
-  const moved: MovedRow = { offset: null, atMs: core.nowMs }
+  const moved: MovedRow = { offset: null, atMs: core.nowMs, acceptedAtMs: acceptedAtMs(row) }
   core.state.putJson(`m/${hex(topic.row.id)}/${end}`, moved)
   topic.scheduled--
   topic.scheduledBytes -= new BatchView(row.subarray(8)).size(0)

@@ -99,6 +99,11 @@ export class Lease {
     this.#progress.set(offset, { text, count })
   }
 
+  /** Takes over what was reported to the same lease before it was loaded again. */
+  keepProgress(before: Lease | undefined): void {
+    if (before !== undefined) this.#progress = before.#progress
+  }
+
   progressOf(offset: number): { readonly text: string; readonly count: number } | undefined {
     return this.#progress?.get(offset)
   }

@@ -36,7 +36,7 @@ import { Retention } from './retention.ts'
 import { expireLease, extendHold, findLease, releaseProcessLeases, settleHold } from './settling.ts'
 import { StateView, hex, decodeText, encodeText } from './state.ts'
 import { viewTopic } from './stats.ts'
-import type { Topic } from './topic.ts'
+import { sizeOfAll, type Topic } from './topic.ts'
 import { WindowBudget } from './window.ts'
 
 /** What the ledger asks of its log while it applies. Answers at once; a batch that is not here yet is null. */
@@ -64,6 +64,7 @@ export class Ledger implements Registry {
   #answers: LedgerAnswer[] = []
   #answeredWaiters: Waiter[] = []
   #sweepIsSet = false
+  #steps = 0
   #ids = { topic: 1, group: 1 }
 
   constructor(log: LedgerLog, state: LogState, random: () => number) {
@@ -95,7 +96,7 @@ export class Ledger implements Registry {
     const extents = await this.#log.declareTopics(topics.map(({ row }) => ({ id: row.id, name: row.name, partitions: 1 })))
     loadGroups(core, this.topics, extents, mode)
     this.#retention.clear()
-    for (const topic of topics) this.#retention.set(topic, new Retention(topic))
+    for (const topic of topics) this.#retention.set(topic, new Retention(topic, core))
     core.timers.add(nowMs, { kind: 'sweep' })
     this.#sweepIsSet = true
   }
@@ -104,6 +105,7 @@ export class Ledger implements Registry {
   apply(requests: readonly LedgerRequest[], nowMs: number): Step {
     const core = this.#core
     core.nowMs = Math.max(core.nowMs, nowMs)
+    this.#steps++
     this.#answeredWaiters = []
     for (let due = core.timers.takeDue(core.nowMs); due !== undefined; due = core.timers.takeDue(core.nowMs)) this.#fire(due)
     for (const request of requests) {
@@ -142,7 +144,8 @@ export class Ledger implements Registry {
     for (const waiter of this.#waiters.values()) if (!again.has(waiter.id)) waiting.push({ ...waiter, timed: false })
     this.#waiters.clear()
     core.timers.clear()
-    await this.open(core.nowMs, 'same-process')
+    // What an earlier process held is taken from it in the first step, so until that is kept it has not been.
+    await this.open(core.nowMs, this.#steps > 1 ? 'same-process' : 'new-process')
     for (const topic of before.values()) this.#keepVolatile(topic)
     for (const waiter of waiting.sort((a, b) => a.id - b.id)) this.#wait(waiter)
     this.#settleDown()
@@ -172,7 +175,7 @@ export class Ledger implements Registry {
   introduce(topic: Topic): void {
     void this.#log.declareTopics([{ id: topic.row.id, name: topic.row.name, partitions: 1 }])
     this.topics.set(topic.row.name, topic)
-    this.#retention.set(topic, new Retention(topic))
+    this.#retention.set(topic, new Retention(topic, this.#core))
   }
 
   #saveIds(ids: { topic: number; group: number }): void {
@@ -229,24 +232,36 @@ export class Ledger implements Registry {
   #append(request: Parameters<typeof append>[2]): AppendOutcome {
     const topic = this.topics.get(request.topic)
     if (topic === undefined) return { status: 'not-found' }
-    const settings = topic.row.settings
-    if ('onSlowGroup' in settings && settings.onSlowGroup === 'detach') {
-      detachSlowGroups(this.#core, topic, new BatchView(request.batch).count, request.batch.byteLength)
-    }
+    this.#makeRoom(topic, request.batch)
     return append(this.#core, topic, request, false)
+  }
+
+  /** P2: where the topic says so, lets go of groups that are too slow for what is to be stored. */
+  #makeRoom(topic: Topic, batch: Uint8Array): void {
+    const { settings } = topic.row
+    if (this.#core.refuseAppends || !('onSlowGroup' in settings) || settings.onSlowGroup !== 'detach') return
+    detachSlowGroups(this.#core, topic, new BatchView(batch).count, sizeOfAll(batch))
   }
 
   #settle(request: SettleRequest): SettleOutcome {
     const group = this.#group(request.topic, request.group)
     if (group === undefined) return { status: 'not-found' }
-    return settleHold(this.#core, group, request, () => {
-      const outputs = (request.outputs ?? []).map((output) => ({ output, topic: this.topics.get(output.topic) }))
-      const known = outputs.flatMap(({ topic, output }) => (topic === undefined ? [] : [{ topic, batch: output.batch }]))
-      const refusal = admitOutputs(this.#core, known)
-      if (refusal !== null) return refusal
-      return outputs.map(({ output, topic }) =>
-        topic === undefined ? { status: 'not-found' as const } : append(this.#core, topic, output, true),
-      )
+    const outputs = request.outputs ?? []
+    return settleHold(this.#core, group, request, {
+      admit: (leaving) => {
+        const known = outputs.flatMap(({ topic: name, batch }) => {
+          const topic = this.topics.get(name)
+          if (topic === undefined) return []
+          this.#makeRoom(topic, batch)
+          return [{ topic, batch }]
+        })
+        return admitOutputs(this.#core, known, leaving)
+      },
+      store: () =>
+        outputs.map((output) => {
+          const topic = this.topics.get(output.topic)
+          return topic === undefined ? { status: 'not-found' } : append(this.#core, topic, output, true)
+        }),
     })
   }
 
@@ -367,19 +382,16 @@ export class Ledger implements Registry {
     switch (due.kind) {
       case 'lease':
         return expireLease(core, due.group, due.fence)
-      case 'retry': {
-        const trouble = due.group.troubles.get(due.offset)
-        if (trouble === undefined || trouble.blocked || trouble.dueAtMs > core.nowMs) return
-        if (due.group.leasedCount > 0 && due.group.leaseOf(due.offset) !== undefined) return
-        due.group.makeReady(due.offset)
+      case 'retry':
+        if (due.group.troubles.get(due.trouble.offset) !== due.trouble) return
+        due.group.makeReady(due.trouble.offset)
         core.touched.add(due.group)
         return
-      }
       case 'rate':
         core.touched.add(due.group)
         return
       case 'scheduled':
-        placeDue(core, due.topic)
+        placeDue(core, due.topic, due.atMs)
         return
       case 'wait':
         this.#endWait(due.waiter)
@@ -423,7 +435,7 @@ export class Ledger implements Registry {
       group.save(core)
       if (group.changed.size > 0) answerWatchers(core, group)
     }
-    if (!this.#sweepIsSet && core.touched.size > 0) this.#setSweep(1_000)
+    if (!this.#sweepIsSet && core.touched.size + core.grown.size > 0) this.#setSweep(1_000)
     core.grown.clear()
     core.touched.clear()
   }
@@ -452,13 +464,14 @@ export class Ledger implements Registry {
   #keepVolatile(before: Topic): void {
     const now = this.topics.get(before.row.name)
     if (now === undefined) return
-    now.appended = before.appended
+    now.appended = before.appended - (before.head - now.head)
     now.refused = before.refused
     for (const [name, group] of now.groups) {
       const old = before.groups.get(name)
       if (old === undefined) continue
       group.drain = old.drain
       group.rate = old.rate
+      for (const [fence, lease] of group.leases) lease.keepProgress(old.leases.get(fence))
     }
   }
 }

@@ -3,6 +3,7 @@
  * takes the same time whatever the depth.
  */
 import type { LogExtent } from '../logs/contract.ts'
+import { setDueTimer } from './appending.ts'
 import type { Core } from './core.ts'
 import { Group, type GroupRow, type Trouble } from './group.ts'
 import { addLease } from './hand-out.ts'
@@ -54,7 +55,7 @@ function loadTopic(core: Core, topic: Topic, extent: LogExtent): void {
   topic.serial = counters.serial
   const prefix = `d/${hex(topic.row.id)}/`
   const next = core.state.under(prefix, 1)[0]
-  if (next !== undefined) core.timers.add(unhex(next[0].slice(prefix.length, prefix.length + 14)), { kind: 'scheduled', topic })
+  if (next !== undefined) setDueTimer(core, topic, unhex(next[0].slice(prefix.length, prefix.length + 14)))
 }
 
 function loadGroup(core: Core, group: Group, mode: LoadMode): void {

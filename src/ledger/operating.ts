@@ -1,15 +1,17 @@
 /** What operators do to a group: dead letters, redrive, pause, seek, detach. */
 import type { CommandOutcome, DeadLetter, FullOutcome, OffsetProblem } from '../engine/contract.ts'
+import { parseJobId } from '../job-id.ts'
 import { BatchBuilder, BatchView, type MessageFields } from '../message-batch.ts'
 import { Lanes } from '../policy/lanes.ts'
 import { OffsetQueue } from '../policy/offset-queue.ts'
+import { type MovedRow, scheduledKey } from './appending.ts'
 import type { Core } from './core.ts'
 import type { Group } from './group.ts'
 import { idOf, REDRIVE_HEADER } from './jobs.ts'
 import { SettledSet } from './settled.ts'
 import { splitDeadLetter } from './settling.ts'
 import { hex, unhex } from './state.ts'
-import type { Topic } from './topic.ts'
+import { sizeOfAll, type Topic } from './topic.ts'
 
 /** The most dead letters in one answer or one redrive. */
 const MAX_LETTERS = 1_000
@@ -34,7 +36,7 @@ export function listDead(core: Core, group: Group, after: string | undefined, ma
  * it was lost only to this group, so it too is appended anew; a blocked message gets as many attempts again in place.
  */
 export function redrive(core: Core, group: Group, ids: readonly string[] | undefined, max: number): CommandOutcome {
-  const offsets = ids === undefined ? null : new Set(ids.map((id) => Number(id.slice(id.lastIndexOf(':') + 1))))
+  const offsets = ids === undefined ? null : offsetsOf(core, group.topic, ids)
   const made: string[] = []
   let count = 0
   for (const trouble of [...group.troubles.values()]) {
@@ -49,6 +51,23 @@ export function redrive(core: Core, group: Group, ids: readonly string[] | undef
   return { status: 'done', count: count + made.length, ids: made }
 }
 
+/** The offsets of those ids that are of this topic. A dead letter may be older than what the topic keeps. */
+function offsetsOf(core: Core, topic: Topic, ids: readonly string[]): ReadonlySet<number> {
+  const offsets = new Set<number>()
+  for (const id of ids) {
+    const job = parseJobId(id)
+    if (job === null || job.queue !== topic.row.name || job.tag !== topic.row.tag) continue
+    const { place } = job
+    if (place.kind === 'offset') {
+      if (place.partition === 0) offsets.add(place.offset)
+    } else {
+      const moved = core.state.getJson<MovedRow>(`m/${hex(topic.row.id)}/${scheduledKey(place.dueMs, place.serial)}`)
+      if (typeof moved?.offset === 'number') offsets.add(moved.offset)
+    }
+  }
+  return offsets
+}
+
 function redriveDead(core: Core, group: Group, offsets: ReadonlySet<number> | null, max: number, made: string[]): FullOutcome | null {
   const { topic } = group
   const prefix = `x/${hex(group.row.id)}/`
@@ -57,13 +76,14 @@ function redriveDead(core: Core, group: Group, offsets: ReadonlySet<number> | nu
       ? core.state.range(prefix, `${prefix}\x7f`, Math.max(max, 0))
       : [...offsets].flatMap((offset): (readonly [string, Uint8Array])[] => {
           const key = `${prefix}${hex(offset)}`
-          const value = Number.isSafeInteger(offset) ? core.state.get(key) : undefined
+          const value = core.state.get(key)
           return value === undefined ? [] : [[key, value]]
         })
   for (const [key, value] of entries.slice(0, Math.max(max, 0))) {
     const offset = unhex(key.slice(-OFFSET_DIGITS))
     const batch = withRedriveHeader(splitDeadLetter(value).batch, idOf(topic, offset))
-    if (core.refuseAppends || !topic.fits(1, batch.byteLength, true)) return topic.refuse(core, batch.byteLength)
+    const bytes = sizeOfAll(batch)
+    if (core.refuseAppends || !topic.fits(1, bytes, false)) return topic.refuse(core, { messages: 1, bytes })
     made.push(idOf(topic, topic.store(core, batch)))
     core.state.delete(key)
     group.deadCount--
@@ -130,10 +150,12 @@ export function seekGroup(core: Core, group: Group, offset: number): void {
 export function detachSlowGroups(core: Core, topic: Topic, count: number, bytes: number): void {
   const { limit } = topic.row.settings
   for (const group of topic.groups.values()) {
-    const overMessages = group.depth + count > limit.messages
-    if (!overMessages && group.depthBytes + bytes <= limit.bytes) continue
-    const from = group.settled.floor
-    const to = Math.max(from, overMessages ? topic.head - Math.floor(limit.messages / 2) : topic.head)
+    if (group.depth + count <= limit.messages && group.depthBytes + bytes <= limit.bytes) continue
+    const from = group.row.lost?.offset ?? group.settled.floor
+    // Half of the limit is left to it, where that leaves room for what comes.
+    const half = Math.max(group.settled.floor, topic.head - Math.floor(Math.min(limit.messages / 2, limit.messages - count)))
+    const isRoom = half <= topic.head && topic.headBytes - topic.bytesBefore(half) + bytes <= limit.bytes
+    const to = isRoom ? half : topic.head
     seekGroup(core, group, to)
     group.row = { ...group.row, lost: { status: 'truncated', offset: from, earliest: to, head: topic.head } }
     group.saveRow(core)

@@ -3,8 +3,8 @@
  * never touches what a group has not settled (P2).
  *
  * When something was settled is not stored. Instead the floor is noted now and then, at most `MARKS` times within the
- * period: what was below the floor that long ago is old enough. Notes are not kept over a restart, so that after one
- * the period begins anew: longer than promised, never shorter.
+ * period: what was below the floor that long ago is old enough. The notes are one row, so that a process which is
+ * started often trims as one that is not.
  */
 import type { Log } from '../logs/contract.ts'
 import { forgetKeys, type MovedRow } from './appending.ts'
@@ -24,17 +24,22 @@ const ROWS_PER_SWEEP = 2_000
 
 export class Retention {
   readonly #topic: Topic
-  #marks: Mark[] = []
+  /** Ascending; the first is where the topic was trimmed last. */
+  #marks: readonly Mark[]
 
-  constructor(topic: Topic) {
+  constructor(topic: Topic, core: Core) {
     this.#topic = topic
+    this.#marks = core.state.getJson(marksKey(topic)) ?? []
   }
 
   /** Trims what is due and deletes rows that went with it. True: there is more to do soon. */
   sweep(core: Core, log: Pick<Log, 'trim'>): boolean {
     const topic = this.#topic
+    const before = this.#marks
     this.#note(core)
-    const target = this.#target(core)
+    // A group that came late or was moved back needs what others have settled (P2).
+    const target = Math.min(this.#target(core), topic.floor)
+    if (this.#marks !== before) core.state.putJson(marksKey(topic), this.#marks)
     if (target > topic.earliest) {
       topic.earliest = target
       topic.countersChanged = true
@@ -56,31 +61,27 @@ export class Retention {
   }
 
   #note(core: Core): void {
-    const { floor } = this.#topic
-    const last = this.#marks.at(-1)
+    const { floor, earliest } = this.#topic
+    if (this.#marks.length === 0) this.#marks = [{ offset: earliest, bytes: this.#topic.bytesBefore(earliest), atMs: core.nowMs }]
+    const last = this.#marks.at(-1) as Mark
     const { retention } = this.#topic.row.settings
-    if (last !== undefined && last.offset === floor) return
+    if (last.offset >= floor) return
     const bytes = this.#topic.bytesBefore(floor)
-    const isDue = last === undefined || core.nowMs - last.atMs >= retention.ms / MARKS || bytes - last.bytes >= retention.bytes / MARKS
+    const isDue = core.nowMs - last.atMs >= retention.ms / MARKS || bytes - last.bytes >= retention.bytes / MARKS
     if (!isDue) return
-    this.#marks.push({ offset: floor, bytes, atMs: core.nowMs })
+    this.#marks = [...this.#marks, { offset: floor, bytes, atMs: core.nowMs }]
   }
 
   /** The highest place up to which everything is old enough, or too much. */
   #target(core: Core): number {
     const { retention } = this.#topic.row.settings
-    const newest = this.#marks.at(-1)
-    let target = 0
-    let drop = 0
-    for (const mark of this.#marks) {
-      const isOld = core.nowMs - mark.atMs >= retention.ms
-      const isTooMuch = newest !== undefined && newest.bytes - mark.bytes > retention.bytes
-      if (!isOld && !isTooMuch) break
-      target = mark.offset
-      drop++
-    }
-    if (drop > 0) this.#marks = this.#marks.slice(drop - 1)
-    return target
+    const marks = this.#marks
+    const newest = marks.at(-1) as Mark
+    const byTime = marks.findLastIndex((mark) => core.nowMs - mark.atMs >= retention.ms)
+    const byBytes = marks.findIndex((mark) => newest.bytes - mark.bytes <= retention.bytes)
+    const at = Math.max(byTime, byBytes)
+    if (at > 0) this.#marks = marks.slice(at)
+    return (marks[at] as Mark).offset
   }
 
   /** Outcomes of jobs that are below the earliest. */
@@ -106,4 +107,8 @@ export class Retention {
     }
     return dropped === ROWS_PER_SWEEP
   }
+}
+
+function marksKey(topic: Topic): string {
+  return `R/${hex(topic.row.id)}`
 }

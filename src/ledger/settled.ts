@@ -26,11 +26,6 @@ export class SettledSet {
     return this.#floor
   }
 
-  /** Whether nothing above the floor is settled. */
-  get isContiguous(): boolean {
-    return this.#chunks.size === 0
-  }
-
   has(offset: number): boolean {
     if (offset < this.#floor) return true
     const chunk = this.#chunks.get(Math.floor(offset / CHUNK_BITS))
@@ -113,13 +108,17 @@ export class SettledSet {
     }
   }
 
-  /** Whether all of `from` to `to` (exclusive) lies in chunks that are settled whole; a quick, sufficient test. */
-  coversWhole(from: number, to: number): boolean {
-    if (to <= this.#floor) return true
-    for (let number = Math.floor(from / CHUNK_BITS); number * CHUNK_BITS < to; number++) {
-      if (this.#chunks.get(number) !== FULL) return false
+  /** The first offset from `offset` on that is not settled. */
+  nextOpen(offset: number): number {
+    let from = Math.max(offset, this.#floor)
+    for (;;) {
+      const number = Math.floor(from / CHUNK_BITS)
+      const chunk = this.#chunks.get(number)
+      if (chunk === undefined) return from
+      const next = firstUnset(chunk, from % CHUNK_BITS)
+      if (next < CHUNK_BITS) return number * CHUNK_BITS + next
+      from = (number + 1) * CHUNK_BITS
     }
-    return true
   }
 
   #drop(number: number): void {

@@ -17,6 +17,7 @@ import type { Core } from './core.ts'
 import type { Group } from './group.ts'
 import type { Lease } from './lease.ts'
 import { encodeText, hex } from './state.ts'
+import type { Leaving } from './topic.ts'
 
 /** How a job ended, where it is more than "done at the first attempt without a result". */
 export interface OutcomeRow {
@@ -44,13 +45,15 @@ export function findLease(group: Group, hold: Hold): Lease | undefined {
   return lease !== undefined && lease.token === (hold.token ?? null) ? lease : undefined
 }
 
-/** Ends leases as their holder says. `append` stores outputs, or says which of them is full, storing nothing. */
-export function settleHold(
-  core: Core,
-  group: Group,
-  request: SettleRequest,
-  append: () => readonly AppendOutcome[] | FullOutcome,
-): SettleOutcome {
+/** What a handler publishes with its settle. */
+export interface Outputs {
+  /** Null if all of it finds room once `leaving` is settled. */
+  admit(leaving: Leaving): FullOutcome | null
+  store(): readonly AppendOutcome[]
+}
+
+/** Ends leases as their holder says. A settle frees its own places first, then its outputs take theirs (P7). */
+export function settleHold(core: Core, group: Group, request: SettleRequest, outputs: Outputs): SettleOutcome {
   const lease = findLease(group, request)
   const lost: number[] = []
   const { offsets, outcome } = request
@@ -60,10 +63,20 @@ export function settleHold(
   }
   for (const offset of offsets) if (lease === undefined || !lease.holds(offset)) lost.push(offset)
   if (lease === undefined || lost.length > 0) return { status: 'settled', lost: [...offsets], outputs: [] }
-  const outputs = append()
-  if ('status' in outputs) return outputs
+  const refusal = outputs.admit(leavingOf(group, lease, offsets, outcome))
+  if (refusal !== null) return refusal
   for (const offset of offsets) settleOne(core, group, lease, offset, outcome)
-  return { status: 'settled', lost, outputs }
+  return { status: 'settled', lost, outputs: outputs.store() }
+}
+
+function leavingOf(group: Group, lease: Lease, offsets: readonly number[], outcome: Settlement): Leaving {
+  const leaving = { group, messages: 0, bytes: 0 }
+  if (outcome.kind !== 'done') return leaving
+  for (const offset of new Set(offsets)) {
+    leaving.messages++
+    leaving.bytes += lease.sizes[lease.indexOf(offset)] as number
+  }
+  return leaving
 }
 
 export function extendHold(core: Core, group: Group, request: ExtendRequest): ExtendOutcome {
@@ -82,7 +95,7 @@ export function extendHold(core: Core, group: Group, request: ExtendRequest): Ex
   if (lease.token !== null && core.nowMs + request.leaseMs > lease.expiresAtMs) {
     lease.expiresAtMs = core.nowMs + request.leaseMs
     core.state.putJson(`l/${hex(group.row.id)}/${hex(lease.fence)}`, lease.toRow())
-    core.timers.add(lease.expiresAtMs, { kind: 'lease', group, fence: lease.fence })
+    // Its one timer stays as it is: when it fires, it is set again (expireLease).
   }
   return { status: 'extended', expiresAtMs: lease.expiresAtMs, lost }
 }
@@ -233,7 +246,9 @@ export function settleAs(core: Core, group: Group, offset: number, lane: number,
   core.touched.add(group)
 }
 
+/** Kept for jobs: nobody asks how a message of a topic ended. */
 function saveOutcome(core: Core, group: Group, offset: number, row: OutcomeRow): void {
+  if (group.topic.row.kind !== 'queue') return
   core.state.putJson(`o/${hex(group.row.id)}/${hex(offset)}`, row)
 }
 

@@ -4,6 +4,7 @@
  *     n                         JSON {topic, group}: the next ids
  *     t/NAME                    JSON TopicRow: a queue or topic, its id, tag and settings
  *     T/TOPIC                   JSON TopicCounters
+ *     R/TOPIC                   JSON: the marks of retention.ts
  *     g/GROUP                   JSON GroupRow: a group, its topic, start and settings
  *     c/GROUP                   5 doubles: floor, fence, settled messages, settled bytes, dead letters
  *     s/GROUP/CHUNK             settled.ts: 1,024 bytes of bitmap, or one byte: all
@@ -14,7 +15,7 @@
  *     k/GROUP/OFFSET/NAME       JSON text: what `once` keeps
  *     d/TOPIC/DUE-SERIAL        a delayed job: a double (accepted at), a batch of one message
  *     m/TOPIC/DUE-SERIAL        JSON MovedRow: where a delayed job went
- *     i/TOPIC/BUCKET/HASH       JSON IdempotencyRow
+ *     i/TOPIC/BUCKET/HASH       JSON IdempotencyRow; a bucket is named by the time at which it begins
  *
  * Numbers in keys are in hexadecimal, 14 digits, so that their order is the order of the keys.
  */

@@ -24,6 +24,13 @@ export interface TopicRow {
   /** Part of the ids of its jobs (see job-id.ts). */
   readonly tag: string
   readonly settings: QueueSettings | TopicSettings
+  /** Windows of idempotency that were in force before, while keys of them hold. */
+  readonly formerWindows?: readonly FormerWindow[]
+}
+
+export interface FormerWindow {
+  readonly idempotencyMs: number
+  readonly untilMs: number
 }
 
 export interface TopicCounters {
@@ -37,10 +44,18 @@ export interface TopicCounters {
   readonly serial: number
 }
 
-interface Amount {
+/** Messages and their bytes. */
+export interface Amount {
   readonly messages: number
   readonly bytes: number
 }
+
+/** What a group is about to settle, so that its places are free. */
+export interface Leaving extends Amount {
+  readonly group: Group
+}
+
+const NOTHING: Amount = { messages: 0, bytes: 0 }
 
 export class Topic {
   row: TopicRow
@@ -52,6 +67,8 @@ export class Topic {
   scheduled = 0
   scheduledBytes = 0
   serial = 0
+  /** When the timer for delayed jobs fires. */
+  dueTimerMs = Number.POSITIVE_INFINITY
   countersChanged = false
   /** Set by a refusal, until the depth is below low water. */
   isFull = false
@@ -75,19 +92,24 @@ export class Topic {
 
   /** What is not settled, by the group that has most of it. */
   get depth(): Amount {
+    return this.#depthWithout(null)
+  }
+
+  #depthWithout(leaving: Leaving | null): Amount {
     let messages = 0
     let bytes = 0
     for (const group of this.groups.values()) {
-      messages = Math.max(messages, group.depth)
-      bytes = Math.max(bytes, group.depthBytes)
+      const isLeft = group === leaving?.group
+      messages = Math.max(messages, isLeft ? group.depth - leaving.messages : group.depth)
+      bytes = Math.max(bytes, isLeft ? group.depthBytes - leaving.bytes : group.depthBytes)
     }
     return { messages: messages + this.scheduled, bytes: bytes + this.scheduledBytes }
   }
 
-  /** How many of `count` messages of `bytes` may be stored: all or, to be tried one by one, not all. */
-  fits(count: number, bytes: number, isReserve: boolean): boolean {
+  /** Whether `count` messages of `bytes` may be stored, all of them, once `leaving` is settled. */
+  fits(count: number, bytes: number, isReserve: boolean, leaving: Leaving | null = null): boolean {
     const { limit } = this.row.settings
-    const { messages: depth, bytes: depthBytes } = this.depth
+    const { messages: depth, bytes: depthBytes } = this.#depthWithout(leaving)
     if (!isReserve && this.isFull) {
       if (!isBelowLowWater({ messages: depth, bytes: depthBytes }, limit)) return false
       this.isFull = false
@@ -96,19 +118,23 @@ export class Topic {
     return depth + count <= Math.floor(limit.messages * share) && depthBytes + bytes <= Math.floor(limit.bytes * share)
   }
 
-  /** The refusal of what did not fit. */
-  refuse(core: Core, bytes: number, count = 1): FullOutcome {
-    this.refused += count
+  /** The refusal of `wanted`, which did not fit behind what is there and what is `pending` in the same batch. */
+  refuse(core: Core, wanted: Amount, pending: Amount = NOTHING, isReserve = false): FullOutcome {
+    this.refused += wanted.messages
     if (core.refuseAppends) return { status: 'full', reason: 'disk', depth: 0, limit: 0, retryAfterMs: retryAfterMs(0, 0, core.random()) }
     const { limit } = this.row.settings
-    const depth = this.depth
-    const isBytes = depth.messages < limit.messages && depth.bytes + bytes > limit.bytes
+    const there = this.depth
+    const depth = { messages: there.messages + pending.messages, bytes: there.bytes + pending.bytes }
+    const share = isReserve ? RESERVE : 1
+    const isOver = depth.messages + wanted.messages > Math.floor(limit.messages * share)
+    const isOverBytes = depth.bytes + wanted.bytes > Math.floor(limit.bytes * share)
+    const isBytes = !isOver && (isOverBytes || depth.messages <= lowWater(limit.messages))
     this.isFull = !isBelowLowWater(depth, limit)
     let perSecond = Number.POSITIVE_INFINITY
     for (const group of this.groups.values()) perSecond = Math.min(perSecond, group.drain.perSecond(core.nowMs))
     if (!Number.isFinite(perSecond)) perSecond = 0
-    const mean = depth.messages === 0 ? bytes : depth.bytes / depth.messages
-    const excess = isBytes ? (depth.bytes + bytes - lowWater(limit.bytes)) / Math.max(mean, 1) : depth.messages - lowWater(limit.messages)
+    const mean = depth.messages === 0 ? wanted.bytes : depth.bytes / depth.messages
+    const excess = isBytes ? (depth.bytes + wanted.bytes - lowWater(limit.bytes)) / Math.max(mean, 1) : depth.messages - lowWater(limit.messages)
     return {
       status: 'full',
       reason: isBytes ? 'bytes' : 'messages',

@@ -16,7 +16,7 @@
  *     open ──#fail──> failed ──close──> closed      failed: a write, a sync or a check failed. Every call throws the
  *       └─────────────close────────────────┘        cause; what was acknowledged is in the files.
  *
- * Beside `open` there is whether the reserve is held: without it, commits with outputs answer `full`.
+ * Beside `open` there is whether the reserve is held: without it, commits with outputs may answer `full` (`#hasRoom`).
  *
  * Invariants
  *  1. A commit is answered `durable` only after COMMIT returned, which is after the sync of the WAL (`disk`).
@@ -120,7 +120,7 @@ function openFolder(folder: string, options: SqliteLogOptions, opened: { close()
   if (stampBytes === undefined || decodeStamp(stampBytes)?.commit !== facts.stamp.commit) {
     throw corrupt(folder, `SQLite does not find commit ${facts.stamp.commit}, which the files hold`)
   }
-  const checkpoints = keep(new Checkpoints(paths, database, databaseFile, guard, facts, checkpointBytes))
+  const checkpoints = keep(new Checkpoints({ paths, database, databaseFile, guard, durability, checkpointBytes }, facts))
   return new SqliteLog({ paths, lock, guard, reserve, database, checkpoints, facts, durability, opened })
 }
 
@@ -241,7 +241,7 @@ class SqliteLog implements Log {
     const reasons = [...facts.warnings]
     if (this.#failure !== null) reasons.push(this.#failure.message)
     if (this.#mode === 'open' && !reserve.isHeld) {
-      reasons.push(`The disk of ${paths.folder} is full: messages are refused, settling goes on. Free some space; nothing else is to be done.`)
+      reasons.push(`The disk of ${paths.folder} is full: settling goes on, and messages are only taken into the room that settled ones leave. Free some space.`)
     }
     return {
       status: this.#mode !== 'open' ? 'failed' : reasons.length > 0 ? 'degraded' : 'ok',
@@ -279,10 +279,9 @@ class SqliteLog implements Log {
   }
 
   #keep(batches: readonly StoredBatch[], isPlaced: boolean, changes: Commit['changes']): CommitOutcome {
-    const { reserve } = this.#parts
     let messageBytes = 0
     for (const batch of batches) messageBytes += batch.bytes.byteLength
-    if (batches.length > 0 && !reserve.isHeld && !this.#reading(() => reserve.reclaim(4 * messageBytes))) return { status: 'full' }
+    if (batches.length > 0 && !this.#hasRoom(4 * messageBytes)) return { status: 'full' }
     let offsets: number[] = []
     let bytes = 0
     const write = () => {
@@ -354,6 +353,17 @@ class SqliteLog implements Log {
       if (sortFailure(error) !== 'full') this.#fail(error)
       return false
     }
+  }
+
+  /** Whether messages may be taken: settling must have the room of the reserve afterwards, on the disk or in the file. */
+  #hasRoom(neededBytes: number): boolean {
+    const { reserve } = this.#parts
+    if (reserve.isHeld) return true
+    return this.#reading(() => {
+      if (reserve.reclaim(neededBytes)) return true
+      const [pages] = this.#database.countFreePages.get() as unknown as [number]
+      return pages * PAGE_BYTES >= reserve.bytes + neededBytes
+    })
   }
 
   #transactWithReserve(write: () => number): boolean {

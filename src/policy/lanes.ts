@@ -12,8 +12,14 @@
  */
 import { OffsetQueue } from './offset-queue.ts'
 
+interface Line {
+  head: number
+  readonly followers: OffsetQueue
+}
+
 export class Lanes {
-  readonly #lanes = new Map<number, OffsetQueue | null>()
+  /** The head of each lane; once something has come behind it, the line. */
+  readonly #lanes = new Map<number, number | Line>()
   #followers = 0
 
   /** Messages that wait behind a head. */
@@ -21,20 +27,30 @@ export class Lanes {
     return this.#followers
   }
 
+  /** Whether `lane` has a head. */
+  isBusy(lane: number): boolean {
+    return this.#lanes.has(lane)
+  }
+
+  isHead(lane: number, offset: number): boolean {
+    const line = this.#lanes.get(lane)
+    return offset === (typeof line === 'object' ? line.head : line)
+  }
+
   /** Whether `offset` is the head of its lane now; else it waits behind the one that is. */
   enter(lane: number, offset: number): boolean {
     if (lane === 0) return true
-    const followers = this.#lanes.get(lane)
-    if (followers === undefined) {
-      this.#lanes.set(lane, null)
+    const line = this.#lanes.get(lane)
+    if (line === undefined) {
+      this.#lanes.set(lane, offset)
       return true
     }
-    if (followers === null) {
-      const line = new OffsetQueue()
-      line.push(offset)
-      this.#lanes.set(lane, line)
+    if (typeof line === 'object') {
+      line.followers.push(offset)
     } else {
+      const followers = new OffsetQueue()
       followers.push(offset)
+      this.#lanes.set(lane, { head: line, followers })
     }
     this.#followers++
     return false
@@ -42,11 +58,14 @@ export class Lanes {
 
   /** The head of `lane` is settled: the offset of the next head, or -1. */
   leave(lane: number): number {
-    if (lane === 0) return -1
-    const followers = this.#lanes.get(lane)
-    const next = followers == null ? -1 : followers.shift()
-    if (next < 0) this.#lanes.delete(lane)
-    else this.#followers--
+    const line = this.#lanes.get(lane)
+    const next = typeof line === 'object' ? line.followers.shift() : -1
+    if (next < 0) {
+      this.#lanes.delete(lane)
+    } else {
+      ;(line as Line).head = next
+      this.#followers--
+    }
     return next
   }
 }

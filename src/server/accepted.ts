@@ -24,9 +24,19 @@ export function acceptedJob({ name, tag }: Entry, { outcome, receipt, idempotenc
     case 'stored':
       return { id: formatJobId(name, tag, outcome.offset, partition), status: 'queued', ...common }
     case 'scheduled':
-      return { id: formatScheduledJobId(name, tag, outcome.dueAtMs, outcome.serial), status: 'scheduled', dueAtMs: outcome.dueAtMs, ...common }
+      return {
+        id: formatScheduledJobId(name, tag, outcome.dueAtMs, outcome.serial),
+        status: 'scheduled',
+        dueAtMs: outcome.dueAtMs,
+        ...common,
+      }
     case 'duplicate':
-      return { id: placeId(name, tag, outcome.place), status: outcome.place.kind === 'scheduled' ? 'scheduled' : 'queued', ...common, duplicate: true }
+      return {
+        id: placeId(name, tag, outcome.place),
+        status: outcome.place.kind === 'scheduled' ? 'scheduled' : 'queued',
+        ...common,
+        duplicate: true,
+      }
     case 'mismatch':
       throw mismatchError('queue', name, idempotencyKey)
     case 'full':
@@ -51,7 +61,8 @@ export function publishedMessage(topic: string, { outcome, receipt, idempotencyK
       return { topic, ...receipt, offset: outcome.offset, duplicate: false }
     case 'duplicate': {
       const { place } = outcome
-      if (place.kind === 'offset') return { topic, ...receipt, partition: place.partition, offset: place.offset, duplicate: true }
+      if (place.kind === 'offset')
+        return { topic, ...receipt, partition: place.partition, offset: place.offset, duplicate: true }
       throw new SluiceError('UNSUPPORTED', 'A topic has no scheduled messages.')
     }
     case 'scheduled':
@@ -64,5 +75,7 @@ export function publishedMessage(topic: string, { outcome, receipt, idempotencyK
 }
 
 function placeId(queue: string, tag: string, place: StoredPlace): string {
-  return place.kind === 'offset' ? formatJobId(queue, tag, place.offset, place.partition) : formatScheduledJobId(queue, tag, place.dueMs, place.serial)
+  return place.kind === 'offset'
+    ? formatJobId(queue, tag, place.offset, place.partition)
+    : formatScheduledJobId(queue, tag, place.dueMs, place.serial)
 }

@@ -2,8 +2,17 @@
  * Joins the messages of many requests into few batches. Those that come in while the event loop goes once round the
  * sockets travel together: one batch a queue, one call to the engine. There is no timer, so a lone request does not wait.
  */
-import { type AppendOutcome, type AppendWish, BatchBuilder, type Engine, MAX_BATCH_MESSAGES, type MessageOutcome, type StoreReceipt } from '../index.ts'
+
 import { SluiceError } from '../errors.ts'
+import {
+  type AppendOutcome,
+  type AppendWish,
+  BatchBuilder,
+  type Engine,
+  MAX_BATCH_MESSAGES,
+  type MessageOutcome,
+  type StoreReceipt,
+} from '../index.ts'
 import type { Incoming } from './incoming.ts'
 
 export interface Appended {
@@ -74,7 +83,9 @@ export class Appender {
       return { topic, batch, wishes: wishes.length === 0 ? undefined : wishes }
     })
     this.#engine.append(requests).then(
-      (outcomes) => batches.forEach(({ topic, pending }, i) => deliver(topic, pending.waiters, outcomes[i])),
+      (outcomes) => {
+        for (const [i, { topic, pending }] of batches.entries()) deliver(topic, pending.waiters, outcomes[i])
+      },
       (error) => {
         for (const { pending } of batches) for (const { reject } of pending.waiters) reject(error)
       },
@@ -90,7 +101,10 @@ function deliver(topic: string, waiters: readonly Waiter[], outcome: AppendOutco
   }
   const { receipt } = outcome
   waiters.forEach(({ idempotencyKey, resolve }, i) => {
-    const own: MessageOutcome = outcome.status === 'mixed' ? (outcome.outcomes[i] as MessageOutcome) : { status: 'stored', offset: outcome.offset + i }
+    const own: MessageOutcome =
+      outcome.status === 'mixed'
+        ? (outcome.outcomes[i] as MessageOutcome)
+        : { status: 'stored', offset: outcome.offset + i }
     resolve({ outcome: own, receipt, idempotencyKey })
   })
 }

@@ -46,8 +46,13 @@ export function checkBodyHeaders(headers: FastifyRequest['headers']): void {
 /** The payload of a request that carries one message. */
 export function readPayload(request: FastifyRequest): Buffer {
   const { body } = request
-  if (!Buffer.isBuffer(body)) throw new SluiceError('UNSUPPORTED_MEDIA_TYPE', `The body is missing. Send the payload with the content type ${JSON_TYPE} or ${BYTES_TYPE}.`)
-  if (body.byteLength === 0 && isOfType(request, JSON_TYPE)) throw new SluiceError('INVALID_PAYLOAD', 'The body is empty, which is not JSON. Send null for no payload.')
+  if (!Buffer.isBuffer(body))
+    throw new SluiceError(
+      'UNSUPPORTED_MEDIA_TYPE',
+      `The body is missing. Send the payload with the content type ${JSON_TYPE} or ${BYTES_TYPE}.`,
+    )
+  if (body.byteLength === 0 && isOfType(request, JSON_TYPE))
+    throw new SluiceError('INVALID_PAYLOAD', 'The body is empty, which is not JSON. Send null for no payload.')
   return body
 }
 
@@ -73,7 +78,10 @@ export function splitLines(body: Buffer): Buffer[] {
     const end = feed < 0 ? body.byteLength : feed
     const line = body.subarray(start, end)
     if (!isBlank(line)) lines.push(line)
-    if (lines.length > MAX_LINES) throw new SluiceError('PAYLOAD_TOO_LARGE', `A batch has at most ${MAX_LINES} lines; nothing was stored.`, { limit: MAX_LINES })
+    if (lines.length > MAX_LINES)
+      throw new SluiceError('PAYLOAD_TOO_LARGE', `A batch has at most ${MAX_LINES} lines; nothing was stored.`, {
+        limit: MAX_LINES,
+      })
     start = end + 1
   }
   return lines

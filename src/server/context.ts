@@ -37,7 +37,11 @@ export function pathPart(request: FastifyRequest, name: string): string {
  * Runs a wait as one: counted with the waits, ended when the client goes or the server closes. Without a time to wait
  * it is a plain call.
  */
-export async function waiting<T>({ visit }: FastifyRequest, waitMs: number, call: (signal?: AbortSignal) => Promise<T>): Promise<T> {
+export async function waiting<T>(
+  { visit }: FastifyRequest,
+  waitMs: number,
+  call: (signal?: AbortSignal) => Promise<T>,
+): Promise<T> {
   if (waitMs === 0) return call()
   const signal = visit.wait()
   try {

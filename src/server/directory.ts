@@ -4,26 +4,36 @@
  * up to `maxQueues` names; a declaration by `PUT` is a deliberate act and has no such bound.
  */
 import { SluiceError } from '../errors.ts'
-import type { Declaration, DeclareOutcome, Engine, OffsetProblem } from '../index.ts'
+import type { Declaration, DeclareOutcome, Engine, OffsetProblem, Queue, Sluice } from '../index.ts'
 import { offsetError } from '../outcomes.ts'
 
 export interface Entry {
   readonly kind: 'queue' | 'topic'
   readonly name: string
   readonly tag: string
+  /** Knows the schema that this process gave it, if any. */
+  readonly noun: Pick<Queue, 'schema'>
 }
 
+/** At the limit the names are asked for again, no more often than this, since this process may have declared some itself. */
+const RELOAD_MS = 1_000
+
 export class Directory {
+  readonly #sluice: Sluice
   readonly #engine: Engine
   readonly #maxQueues: number
   readonly #entries = new Map<string, Entry>()
   /** First uses under way, so that a burst on a new name declares it once. */
   readonly #declaring = new Map<string, Promise<Entry>>()
-  /** Names that exist in the engine; null until they were asked for. */
-  #names: Set<string> | null = null
+  /** Names that exist in the engine or are being made; asked for once. */
+  #names: Promise<Set<string>> | null = null
+  #namesAtMs = 0
+  /** First uses that were let in and are not declared yet. */
+  readonly #making = new Set<string>()
 
-  constructor(engine: Engine, maxQueues: number) {
-    this.#engine = engine
+  constructor(sluice: Sluice, maxQueues: number) {
+    this.#sluice = sluice
+    this.#engine = sluice.engine
     this.#maxQueues = maxQueues
   }
 
@@ -69,34 +79,74 @@ export class Directory {
     if (outcome?.status === 'declared') {
       const { kind, name } = declaration
       if (kind !== 'group') {
-        this.#entries.set(name, { kind, name, tag: outcome.tag })
-        this.#names?.add(name)
+        this.#entries.set(name, {
+          kind,
+          name,
+          tag: outcome.tag,
+          noun: kind === 'queue' ? this.#sluice.queue(name) : this.#sluice.topic(name),
+        })
+        await this.#names?.then((names) => names.add(name))
       }
       return outcome
     }
     if (outcome?.status === 'conflict') throw new SluiceError('DECLARED_DIFFERENTLY', outcome.message)
-    if (outcome?.status === 'not-found') throw notFound('topic', declaration.kind === 'group' ? declaration.topic : declaration.name)
+    if (outcome?.status === 'not-found')
+      throw notFound('topic', declaration.kind === 'group' ? declaration.topic : declaration.name)
     throw offsetError(declaration.kind === 'group' ? declaration.topic : declaration.name, outcome as OffsetProblem)
   }
 
   async #useFirst(kind: Entry['kind'], name: string): Promise<Entry> {
-    this.#names ??= new Set((await this.#engine.stats()).topics.map((topic) => topic.name))
-    if (!this.#names.has(name) && this.#names.size >= this.#maxQueues) {
+    let names = await this.#loadNames()
+    if (!names.has(name) && names.size >= this.#maxQueues && performance.now() - this.#namesAtMs > RELOAD_MS) {
+      this.#names = null
+      names = await this.#loadNames()
+    }
+    const isNew = !names.has(name)
+    if (isNew && names.size >= this.#maxQueues) {
       throw new SluiceError(
         kind === 'queue' ? 'QUEUE_NOT_FOUND' : 'TOPIC_NOT_FOUND',
-        `There is no ${kind} '${name}', and first use makes no more: there are ${this.#names.size} queues and topics, the limit of \`maxQueues\`. Declare it with PUT /v1/${kind}s/${name}.`,
+        `There is no ${kind} '${name}', and first use makes no more: there are ${names.size} queues and topics, the limit of \`maxQueues\`. Declare it with PUT /v1/${kind}s/${name}.`,
         { limit: this.#maxQueues },
       )
     }
-    const outcome = await this.declare({ kind, name, settings: {} })
-    return { kind, name, tag: outcome.tag }
+    // Counted before it is made, so that a burst of new names does not pass the limit.
+    names.add(name)
+    this.#making.add(name)
+    try {
+      await this.declare({ kind, name, settings: {} })
+      return this.#entries.get(name) as Entry
+    } catch (error) {
+      if (isNew) names.delete(name)
+      throw error
+    } finally {
+      this.#making.delete(name)
+    }
+  }
+
+  #loadNames(): Promise<Set<string>> {
+    if (this.#names !== null) return this.#names
+    this.#namesAtMs = performance.now()
+    this.#names = this.#engine.stats().then(
+      ({ topics }) => new Set([...topics.map((topic) => topic.name), ...this.#making]),
+      (error: unknown) => {
+        this.#names = null
+        throw error
+      },
+    )
+    return this.#names
   }
 }
 
 export function notFound(kind: Entry['kind'], name: string): SluiceError {
   return kind === 'queue'
-    ? new SluiceError('QUEUE_NOT_FOUND', `There is no queue '${name}'. Declare it, or add a job: the first use declares it.`)
-    : new SluiceError('TOPIC_NOT_FOUND', `There is no topic '${name}'. Declare it, or publish to it: the first use declares it.`)
+    ? new SluiceError(
+        'QUEUE_NOT_FOUND',
+        `There is no queue '${name}'. Declare it, or add a job: the first use declares it.`,
+      )
+    : new SluiceError(
+        'TOPIC_NOT_FOUND',
+        `There is no topic '${name}'. Declare it, or publish to it: the first use declares it.`,
+      )
 }
 
 function wrongKind({ kind, name }: { kind: Entry['kind']; name: string }): SluiceError {

@@ -12,7 +12,11 @@ export const EVENT_STREAM_TYPE = 'text/event-stream'
  * Answers with the events that `run` sends, until it returns or throws; a failure is the last event. `signal` ends when
  * the client goes away or the server closes.
  */
-export async function streamEvents(reply: FastifyReply, signal: AbortSignal, run: (stream: EventStream) => Promise<void>): Promise<FastifyReply> {
+export async function streamEvents(
+  reply: FastifyReply,
+  signal: AbortSignal,
+  run: (stream: EventStream) => Promise<void>,
+): Promise<FastifyReply> {
   const stream = new EventStream(reply, signal)
   try {
     await run(stream)
@@ -35,14 +39,20 @@ class EventStream {
     const headers = reply.getHeaders()
     reply.hijack()
     for (const [name, value] of Object.entries(headers)) if (value !== undefined) this.#raw.setHeader(name, value)
-    this.#raw.writeHead(200, { 'content-type': EVENT_STREAM_TYPE, 'cache-control': 'no-store', 'x-accel-buffering': 'no' })
+    this.#raw.writeHead(200, {
+      'content-type': EVENT_STREAM_TYPE,
+      'cache-control': 'no-store',
+      'x-accel-buffering': 'no',
+    })
     this.#raw.flushHeaders()
   }
 
   /** Writes one event; `data` may have lines. */
   async send(data: string, id?: number, name?: string): Promise<void> {
     const lines = data.includes('\n') || data.includes('\r') ? data.split(/\r\n|\r|\n/).join('\ndata: ') : data
-    await this.#write(`${name === undefined ? '' : `event: ${name}\n`}${id === undefined ? '' : `id: ${id}\n`}data: ${lines}\n\n`)
+    await this.#write(
+      `${name === undefined ? '' : `event: ${name}\n`}${id === undefined ? '' : `id: ${id}\n`}data: ${lines}\n\n`,
+    )
   }
 
   /** A comment, which readers skip: it shows both ends, and the proxies between, that the stream lives. */

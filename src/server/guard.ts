@@ -38,7 +38,8 @@ export function createGuard(listenHost: string, allowedHosts: readonly string[])
   const names = new Set([...LOOPBACK_NAMES, listenHost.toLowerCase()])
   for (const allowed of allowedHosts) {
     const name = isIPv6(allowed) ? allowed.toLowerCase() : hostName(allowed)
-    if (name === null) throw new SluiceError('INVALID_OPTION', `allowedHosts has '${allowed}', which is not a host name.`)
+    if (name === null)
+      throw new SluiceError('INVALID_OPTION', `allowedHosts has '${allowed}', which is not a host name.`)
     names.add(name)
   }
   function isOurs(name: string | null, localAddress: string | undefined): boolean {
@@ -47,16 +48,25 @@ export function createGuard(listenHost: string, allowedHosts: readonly string[])
   return ({ method, headers, localAddress }) => {
     const host = String(headers.host ?? '')
     if (!isOurs(hostName(host), localAddress)) {
-      throw new SluiceError('FORBIDDEN_ORIGIN', `This server does not answer for the host '${clip(host)}'. Call it by the address it listens on, or name the host in \`allowedHosts\`.`)
+      throw new SluiceError(
+        'FORBIDDEN_ORIGIN',
+        `This server does not answer for the host '${clip(host)}'. Call it by the address it listens on, or name the host in \`allowedHosts\`.`,
+      )
     }
     if (READS.has(method)) return
     const site = headers['sec-fetch-site']
     if (site !== undefined && site !== 'same-origin' && site !== 'none') {
-      throw new SluiceError('FORBIDDEN_ORIGIN', `A page of another site may not write here (Sec-Fetch-Site: ${clip(String(site))}).`)
+      throw new SluiceError(
+        'FORBIDDEN_ORIGIN',
+        `A page of another site may not write here (Sec-Fetch-Site: ${clip(String(site))}).`,
+      )
     }
     const { origin } = headers
     if (origin !== undefined && !isSameHost(String(origin), host)) {
-      throw new SluiceError('FORBIDDEN_ORIGIN', `A page of '${clip(String(origin))}' may not write here; only pages of this server may.`)
+      throw new SluiceError(
+        'FORBIDDEN_ORIGIN',
+        `A page of '${clip(String(origin))}' may not write here; only pages of this server may.`,
+      )
     }
   }
 }

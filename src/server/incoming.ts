@@ -21,7 +21,12 @@ const deadlineHeader = wholeText(1, MAX_DURATION_MS)
 const NO_OPTIONS = {}
 
 /** A message, from the headers and the body of its request. */
-export function readRequest(headers: IncomingHttpHeaders, payload: Buffer, kind: 'queue' | 'topic', nowMs: number): Incoming {
+export function readRequest(
+  headers: IncomingHttpHeaders,
+  payload: Buffer,
+  kind: 'queue' | 'topic',
+  nowMs: number,
+): Incoming {
   const isBytes = headers['content-type']?.toLowerCase().startsWith('application/octet-stream') ?? false
   return complete({ payload, isBytes }, readHeaders(headers, kind), kind, 'the headers', nowMs)
 }
@@ -36,14 +41,22 @@ export interface MessageSource {
 }
 
 /** A message, from a JSON object that carries it. */
-export function readMessageObject({ source, value, kind, where }: MessageSource, nowMs: number, maxBytes: number): Incoming {
+export function readMessageObject(
+  { source, value, kind, where }: MessageSource,
+  nowMs: number,
+  maxBytes: number,
+): Incoming {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw noPayload(where)
   const { payload: parsed, payloadBase64, ...options } = value as Record<string, unknown>
   if ((parsed === undefined) === (payloadBase64 === undefined)) throw noPayload(where)
   const payload = parsed === undefined ? decodeBase64(payloadBase64) : (cutMembers(source).get('payload') as string)
   const bytes = Buffer.byteLength(payload)
   if (bytes > maxBytes) {
-    throw new SluiceError('PAYLOAD_TOO_LARGE', `${where} has a payload of ${bytes} bytes; a message has at most ${maxBytes}.`, { limit: maxBytes })
+    throw new SluiceError(
+      'PAYLOAD_TOO_LARGE',
+      `${where} has a payload of ${bytes} bytes; a message has at most ${maxBytes}.`,
+      { limit: maxBytes },
+    )
   }
   return complete({ payload }, options, kind, where, nowMs)
 }
@@ -58,7 +71,13 @@ interface MessageOptions {
 }
 
 /** Checks the options with the rules that they have in TypeScript, and makes fields and wishes of them. */
-function complete(payload: Pick<MessageFields, 'payload' | 'isBytes'>, options: object, kind: 'queue' | 'topic', where: string, nowMs: number): Incoming {
+function complete(
+  payload: Pick<MessageFields, 'payload' | 'isBytes'>,
+  options: object,
+  kind: 'queue' | 'topic',
+  where: string,
+  nowMs: number,
+): Incoming {
   if (options === NO_OPTIONS) return { fields: payload, wish: null }
   checkOptions(options, kind === 'queue' ? OUTPUT_JOB_RULES : OUTPUT_MESSAGE_RULES, where)
   const { key, headers, idempotencyKey, delayMs = 0, priority, deadlineMs } = options as MessageOptions
@@ -70,7 +89,10 @@ function complete(payload: Pick<MessageFields, 'payload' | 'isBytes'>, options: 
       ...(priority === undefined ? {} : { priority: PRIORITIES.indexOf(priority) }),
       ...(deadlineMs === undefined ? {} : { deadlineMs: nowMs + deadlineMs }),
     },
-    wish: delayMs === 0 && idempotencyKey === undefined ? null : { idempotencyKey, dueAtMs: delayMs === 0 ? undefined : nowMs + delayMs },
+    wish:
+      delayMs === 0 && idempotencyKey === undefined
+        ? null
+        : { idempotencyKey, dueAtMs: delayMs === 0 ? undefined : nowMs + delayMs },
   }
 }
 
@@ -86,7 +108,9 @@ function readHeaders(given: IncomingHttpHeaders, kind: 'queue' | 'topic'): objec
   }
   take('sluice-key', 'key', decodeHeader)
   take('idempotency-key', 'idempotencyKey', decodeHeader)
-  take('traceparent', 'headers', (traceparent) => (given.tracestate === undefined ? { traceparent } : { traceparent, tracestate: String(given.tracestate) }))
+  take('traceparent', 'headers', (traceparent) =>
+    given.tracestate === undefined ? { traceparent } : { traceparent, tracestate: String(given.tracestate) },
+  )
   if (kind === 'queue') {
     take('sluice-delay-ms', 'delayMs', (value) => delayHeader(value, 'Sluice-Delay-Ms'))
     take('sluice-deadline-ms', 'deadlineMs', (value) => deadlineHeader(value, 'Sluice-Deadline-Ms'))
@@ -102,10 +126,17 @@ function decodeHeader(value: string): string {
 }
 
 function decodeBase64(encoded: unknown): Buffer {
-  if (typeof encoded === 'string' && encoded.length % 4 === 0 && /^[A-Za-z0-9+/]*={0,2}$/.test(encoded)) return Buffer.from(encoded, 'base64')
-  throw new SluiceError('INVALID_PAYLOAD', 'payloadBase64 is not base64 (A to Z, a to z, 0 to 9, + and /, filled up with =).')
+  if (typeof encoded === 'string' && encoded.length % 4 === 0 && /^[A-Za-z0-9+/]*={0,2}$/.test(encoded))
+    return Buffer.from(encoded, 'base64')
+  throw new SluiceError(
+    'INVALID_PAYLOAD',
+    'payloadBase64 is not base64 (A to Z, a to z, 0 to 9, + and /, filled up with =).',
+  )
 }
 
 function noPayload(where: string): SluiceError {
-  return new SluiceError('INVALID_PAYLOAD', `${where} needs one of payload (any JSON) and payloadBase64 (bytes), such as {"payload": {"to": "a@b.c"}}.`)
+  return new SluiceError(
+    'INVALID_PAYLOAD',
+    `${where} needs one of payload (any JSON) and payloadBase64 (bytes), such as {"payload": {"to": "a@b.c"}}.`,
+  )
 }

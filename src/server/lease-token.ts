@@ -36,7 +36,12 @@ export function formatLeaseToken({ topic, group, fence, offset, holder }: LeaseT
 /** The fields of a token, or null where the text is not one. */
 export function parseLeaseToken(text: string): LeaseToken | null {
   if (text.length > MAX_TOKEN_CHARS) return null
-  const [version, topic = '', group = '', fence = '', offset = '', holder = '', ...rest] = Buffer.from(text, 'base64url').toString('latin1').split('|')
+  const [version, topic = '', group = '', fence = '', offset = '', holder = '', ...rest] = Buffer.from(
+    text,
+    'base64url',
+  )
+    .toString('latin1')
+    .split('|')
   if (version !== VERSION || rest.length > 0 || topic === '' || holder === '') return null
   if (!NUMBER.test(fence) || !NUMBER.test(offset)) return null
   const token = { topic, group, fence: Number(fence), offset: Number(offset), holder }

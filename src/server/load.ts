@@ -40,9 +40,14 @@ export class Load {
 
   /** `isUncounted`: let in past the cap. */
   enter(isUncounted = false): Visit {
-    if (this.#closed) throw new SluiceError('CLOSED', 'The server is stopping; nothing was stored. Try again in a moment.')
+    if (this.#closed)
+      throw new SluiceError('CLOSED', 'The server is stopping; nothing was stored. Try again in a moment.')
     if (this.#inFlight >= this.#maxInFlight && !isUncounted) {
-      throw new SluiceError('OVERLOADED', `The server has ${this.#inFlight} requests in flight, its limit; nothing was stored.`, { limit: this.#maxInFlight })
+      throw new SluiceError(
+        'OVERLOADED',
+        `The server has ${this.#inFlight} requests in flight, its limit; nothing was stored.`,
+        { limit: this.#maxInFlight },
+      )
     }
     this.#inFlight++
     return new Visit(this)
@@ -99,7 +104,10 @@ export class Visit {
   /** The same, and `OVERLOADED` where too many wait. */
   wait(): AbortSignal {
     const signal = this.tryWait()
-    if (signal === null) throw new SluiceError('OVERLOADED', `The server has ${this.#load.waiting} requests waiting, its limit.`, { limit: this.#load.waiting })
+    if (signal === null)
+      throw new SluiceError('OVERLOADED', `The server has ${this.#load.waiting} requests waiting, its limit.`, {
+        limit: this.#load.waiting,
+      })
     return signal
   }
 

@@ -22,7 +22,10 @@ export function readMembers<R extends Readers>(value: unknown, readers: R, where
   checkOptions(value ?? null, names, where)
   const read: Record<string, unknown> = {}
   for (const name in readers) {
-    read[name] = (readers[name] as Reader<unknown>)(Object.hasOwn(value as object, name) ? (value as Record<string, unknown>)[name] : undefined, name)
+    read[name] = (readers[name] as Reader<unknown>)(
+      Object.hasOwn(value as object, name) ? (value as Record<string, unknown>)[name] : undefined,
+      name,
+    )
   }
   return read as Read<R>
 }

@@ -27,10 +27,18 @@ const TOPIC_FIGURES: readonly (readonly [name: string, help: string, read: (topi
   ['sluice_limit_bytes', 'The most bytes that may be unsettled', ({ limit }) => limit.bytes],
   ['sluice_scheduled_messages', 'Jobs that wait for their time', ({ scheduled }) => scheduled],
   ['sluice_appended_messages', 'Messages stored since the engine was opened', ({ appended }) => appended],
-  ['sluice_refused_messages', 'Messages refused for want of room since the engine was opened', ({ refused }) => refused],
+  [
+    'sluice_refused_messages',
+    'Messages refused for want of room since the engine was opened',
+    ({ refused }) => refused,
+  ],
   ['sluice_leased_messages', 'Messages that workers hold', (topic) => sumGroups(topic, 'leased')],
   ['sluice_retrying_messages', 'Messages that wait for their next attempt', (topic) => sumGroups(topic, 'retrying')],
-  ['sluice_blocked_messages', 'Messages out of attempts that hold up their key', (topic) => sumGroups(topic, 'blocked')],
+  [
+    'sluice_blocked_messages',
+    'Messages out of attempts that hold up their key',
+    (topic) => sumGroups(topic, 'blocked'),
+  ],
   ['sluice_dead_letters', 'Messages out of attempts', (topic) => sumGroups(topic, 'dead')],
   ['sluice_settled_per_second', 'Messages settled a second, smoothed', (topic) => sumGroups(topic, 'drainPerSecond')],
 ]
@@ -40,24 +48,70 @@ export function createMetrics({ engine, load }: Context): Metrics {
   const registers = [new Registry()]
   const [registry] = registers as [Registry]
   collectDefaultMetrics({ register: registry })
-  const requests = new Counter({ name: 'sluice_http_requests_total', help: 'Answers', labelNames: ['method', 'route', 'status'], registers })
-  const seconds = new Histogram({ name: 'sluice_http_request_seconds', help: 'Time from the headers of a request to the end of its answer, waits included', labelNames: ['route'], buckets: SECONDS, registers })
-  new Gauge({ name: 'sluice_http_in_flight', help: 'Requests at work', registers, collect() { this.set(load.inFlight) } })
-  new Gauge({ name: 'sluice_http_waiting', help: 'Long polls, event streams and other waits', registers, collect() { this.set(load.waiting) } })
-  const topicGauges = TOPIC_FIGURES.map(([name, help, read]) => ({ gauge: new Gauge({ name, help, labelNames: ['kind', 'name'], registers }), read }))
-  const lag = new Gauge({ name: 'sluice_group_behind_messages', help: 'Messages of a topic that a group has not settled', labelNames: ['topic', 'group'], registers })
-  const logGauges = LOG_FIGURES.map((figure) => ({ figure, gauge: new Gauge({ name: `sluice_log_${toSnake(figure)}`, help: `Of the log since it was opened: ${toSnake(figure).replaceAll('_', ' ')}`, registers }) }))
+  const requests = new Counter({
+    name: 'sluice_http_requests_total',
+    help: 'Answers',
+    labelNames: ['method', 'route', 'status'],
+    registers,
+  })
+  const seconds = new Histogram({
+    name: 'sluice_http_request_seconds',
+    help: 'Time from the headers of a request to the end of its answer, waits included',
+    labelNames: ['route'],
+    buckets: SECONDS,
+    registers,
+  })
+  new Gauge({
+    name: 'sluice_http_in_flight',
+    help: 'Requests at work',
+    registers,
+    collect() {
+      this.set(load.inFlight)
+    },
+  })
+  new Gauge({
+    name: 'sluice_http_waiting',
+    help: 'Long polls, event streams and other waits',
+    registers,
+    collect() {
+      this.set(load.waiting)
+    },
+  })
+  const topicGauges = TOPIC_FIGURES.map(([name, help, read]) => ({
+    gauge: new Gauge({ name, help, labelNames: ['kind', 'name'], registers }),
+    read,
+  }))
+  const lag = new Gauge({
+    name: 'sluice_group_behind_messages',
+    help: 'Messages of a topic that a group has not settled',
+    labelNames: ['topic', 'group'],
+    registers,
+  })
+  const logGauges = LOG_FIGURES.map((figure) => ({
+    figure,
+    gauge: new Gauge({
+      name: `sluice_log_${toSnake(figure)}`,
+      help: `Of the log since it was opened: ${toSnake(figure).replaceAll('_', ' ')}`,
+      registers,
+    }),
+  }))
 
   function setAll({ topics, log }: EngineStats): void {
     const deepest = [...topics].sort((a, b) => b.depth.messages - a.depth.messages)
     for (const { gauge, read } of topicGauges) {
       gauge.reset()
-      deepest.forEach((topic, i) => gauge.inc({ kind: topic.kind, name: i < MAX_NAMES ? topic.name : REST }, read(topic)))
+      for (const [i, topic] of deepest.entries()) {
+        gauge.inc({ kind: topic.kind, name: i < MAX_NAMES ? topic.name : REST }, read(topic))
+      }
     }
     lag.reset()
-    const groups = deepest.flatMap(({ kind, name, groups }) => (kind === 'topic' ? groups.map((group) => ({ topic: name, group: group.name, depth: group.depth })) : []))
+    const groups = deepest.flatMap(({ kind, name, groups }) =>
+      kind === 'topic' ? groups.map((group) => ({ topic: name, group: group.name, depth: group.depth })) : [],
+    )
     groups.sort((a, b) => b.depth - a.depth)
-    groups.forEach(({ topic, group, depth }, i) => lag.inc(i < MAX_NAMES ? { topic, group } : { topic: REST, group: REST }, depth))
+    for (const [i, { topic, group, depth }] of groups.entries()) {
+      lag.inc(i < MAX_NAMES ? { topic, group } : { topic: REST, group: REST }, depth)
+    }
     for (const { figure, gauge } of logGauges) gauge.set(log[figure])
   }
 
@@ -75,7 +129,10 @@ export function createMetrics({ engine, load }: Context): Metrics {
   }
 }
 
-function sumGroups({ groups }: TopicStats, figure: 'leased' | 'retrying' | 'blocked' | 'dead' | 'drainPerSecond'): number {
+function sumGroups(
+  { groups }: TopicStats,
+  figure: 'leased' | 'retrying' | 'blocked' | 'dead' | 'drainPerSecond',
+): number {
   return groups.reduce((sum, group) => sum + group[figure], 0)
 }
 

@@ -23,10 +23,22 @@ const RESERVED = new Set(['type', 'title', 'status', 'code', 'detail'])
 /** What Fastify itself refuses, in our codes. Whatever else it answers with a 4xx is `BAD_REQUEST`. */
 const FASTIFY_CODES: Readonly<Record<string, readonly [ErrorCode, string]>> = {
   FST_ERR_CTP_BODY_TOO_LARGE: ['PAYLOAD_TOO_LARGE', 'The body is larger than this route takes'],
-  FST_ERR_CTP_INVALID_MEDIA_TYPE: ['UNSUPPORTED_MEDIA_TYPE', 'The content type is missing or not one that this route reads'],
-  FST_ERR_CTP_EMPTY_JSON_BODY: ['BAD_REQUEST', 'The body is empty and its content type is application/json: send {} or no content type'],
-  FST_ERR_CTP_INVALID_JSON_BODY: ['BAD_REQUEST', 'The body is not JSON, or has a member named __proto__ or constructor'],
-  FST_ERR_CTP_INVALID_CONTENT_LENGTH: ['BAD_REQUEST', 'The body is not as long as Content-Length says; nothing was stored'],
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: [
+    'UNSUPPORTED_MEDIA_TYPE',
+    'The content type is missing or not one that this route reads',
+  ],
+  FST_ERR_CTP_EMPTY_JSON_BODY: [
+    'BAD_REQUEST',
+    'The body is empty and its content type is application/json: send {} or no content type',
+  ],
+  FST_ERR_CTP_INVALID_JSON_BODY: [
+    'BAD_REQUEST',
+    'The body is not JSON, or has a member named __proto__ or constructor',
+  ],
+  FST_ERR_CTP_INVALID_CONTENT_LENGTH: [
+    'BAD_REQUEST',
+    'The body is not as long as Content-Length says; nothing was stored',
+  ],
   FST_ERR_BAD_URL: ['BAD_REQUEST', 'The path is not valid percent-encoding'],
   ERR_HTTP_REQUEST_TIMEOUT: ['BAD_REQUEST', 'The request took too long to arrive; nothing was stored'],
   HPE_HEADER_OVERFLOW: ['BAD_REQUEST', 'The headers are larger than 16 KiB'],
@@ -49,7 +61,9 @@ export function toSluiceError(error: unknown): SluiceError | null {
 }
 
 export function problemOf(error: unknown): Problem {
-  const known = toSluiceError(error) ?? new SluiceError('UNKNOWN', 'The server failed; whether the request took effect is not known. See its log.')
+  const known =
+    toSluiceError(error) ??
+    new SluiceError('UNKNOWN', 'The server failed; whether the request took effect is not known. See its log.')
   const { title, status } = ERRORS[known.code]
   const values: Record<string, unknown> = {}
   for (const [name, value] of Object.entries(known.details)) if (!RESERVED.has(name)) values[name] = value

@@ -8,9 +8,9 @@
  */
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
-import Fastify, { type ConnectionError, type FastifyInstance, type FastifyReply } from 'fastify'
-import type { Sluice } from '../index.ts'
+import Fastify, { type ConnectionError, type FastifyInstance, type FastifyReply, LogController } from 'fastify'
 import { SluiceError } from '../errors.ts'
+import type { Sluice } from '../index.ts'
 import { Appender } from './appender.ts'
 import { checkBodyHeaders } from './bodies.ts'
 import type { Context } from './context.ts'
@@ -53,7 +53,7 @@ export function createServer(sluice: Sluice, options: ServerOptions = {}): Serve
     sluice,
     engine,
     settings,
-    directory: new Directory(engine, settings.maxQueues),
+    directory: new Directory(sluice, settings.maxQueues),
     appender: new Appender(engine),
     load: new Load(settings.maxInFlight, settings.maxWaiting),
     now: () => Date.now(),
@@ -90,7 +90,7 @@ function createApp(context: Context): FastifyInstance {
   const { settings, load } = context
   const app = Fastify({
     logger: settings.log === null ? false : { level: 'warn', stream: settings.log },
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: settings.maxBatchBytes,
     requestTimeout: settings.requestTimeoutMs,
     keepAliveTimeout: KEEP_ALIVE_MS,
@@ -98,7 +98,10 @@ function createApp(context: Context): FastifyInstance {
     return503OnClosing: false,
     exposeHeadRoutes: false,
     routerOptions: { maxParamLength: MAX_PATH_PART },
-    http: { headersTimeout: Math.min(HEADERS_TIMEOUT_MS, settings.requestTimeoutMs), connectionsCheckingInterval: CHECK_INTERVAL_MS },
+    http: {
+      headersTimeout: Math.min(HEADERS_TIMEOUT_MS, settings.requestTimeoutMs),
+      connectionsCheckingInterval: CHECK_INTERVAL_MS,
+    },
     frameworkErrors: (error, _request, reply) => sendProblem(reply, error),
     clientErrorHandler: answerBrokenRequest,
   })
@@ -113,7 +116,11 @@ function createApp(context: Context): FastifyInstance {
     try {
       request.visit = load.enter(UNCOUNTED.has(request.url))
       reply.raw.once('close', () => request.visit.leave())
-      if (request.is404) throw new SluiceError('NOT_FOUND', `There is no route ${request.method} ${request.url.slice(0, 200)}. docs/http.md lists them.`)
+      if (request.is404)
+        throw new SluiceError(
+          'NOT_FOUND',
+          `There is no route ${request.method} ${request.url.slice(0, 200)}. docs/http.md lists them.`,
+        )
       guard({ method: request.method, headers: request.headers, localAddress: request.socket.localAddress })
       checkBodyHeaders(request.headers)
       done()
@@ -130,7 +137,8 @@ function createApp(context: Context): FastifyInstance {
     done()
   })
   app.setErrorHandler((error, request, reply) => {
-    if (toSluiceError(error) === null) request.log.error({ err: error, method: request.method, route: request.routeOptions.url }, 'a request failed')
+    if (toSluiceError(error) === null)
+      request.log.error({ err: error, method: request.method, route: request.routeOptions.url }, 'a request failed')
     return sendProblem(reply, error)
   })
 
@@ -168,7 +176,11 @@ function refuseOtherMethods(app: FastifyInstance, methodsByUrl: Map<string, stri
       method: app.supportedMethods.filter((method) => !methods.includes(method)),
       onRequest: (request, reply, done) => {
         reply.header('allow', allow)
-        done(new SluiceError('METHOD_NOT_ALLOWED', `${request.method} is not a method of this path; it takes ${allow}.`, { allow: methods }))
+        done(
+          new SluiceError('METHOD_NOT_ALLOWED', `${request.method} is not a method of this path; it takes ${allow}.`, {
+            allow: methods,
+          }),
+        )
       },
       handler: () => {},
     })

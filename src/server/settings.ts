@@ -57,7 +57,7 @@ const RULES = createRules({
   behindProxy: flag,
   allowedHosts: (value, name) => {
     if (!Array.isArray(value)) throw invalidOption(name, value, 'an array of host names')
-    value.forEach((host, i) => text(255)(host, `${name}[${i}]`))
+    for (const [i, host] of value.entries()) text(255)(host, `${name}[${i}]`)
   },
   maxQueues: whole(0, MAX_COUNT),
   maxMessageBytes: whole(1, MAX_BODY_BYTES),
@@ -68,7 +68,8 @@ const RULES = createRules({
   requestTimeoutMs: duration(100, 3_600_000),
   drainMs: duration(0, 3_600_000),
   log: (value, name) => {
-    if (value !== null && typeof (value as { write?: unknown }).write !== 'function') throw invalidOption(name, value, 'null or something with write(line)')
+    if (value !== null && typeof (value as { write?: unknown }).write !== 'function')
+      throw invalidOption(name, value, 'null or something with write(line)')
   },
 })
 

@@ -4,7 +4,11 @@ import { jsonTextOf } from './json-text.ts'
 
 export function formatJob(job: JobView): string {
   const { result, progress, ...rest } = job
-  return joinMembers(JSON.stringify(rest), result === undefined ? '' : `"result":${result}`, progress === undefined ? '' : `"progress":${progress}`)
+  return joinMembers(
+    JSON.stringify(rest),
+    result === undefined ? '' : `"result":${result}`,
+    progress === undefined ? '' : `"progress":${progress}`,
+  )
 }
 
 export function formatMessage(batch: BatchView, index: number, place: object): string {

@@ -203,11 +203,19 @@ function damageFolder(folder: string, random: () => number): string {
       flip(path, at, bits)
       done.push(`flip of ${bits} at ${at} of ${name}`)
     } else if (kind < 0.7 && size >= 512) {
-      const at = below(size / 512) * 512
+      const at = below(Math.floor(size / 512)) * 512
       const bytes = readFileSync(path)
       bytes.fill(0, at, at + 512)
       writeFileSync(path, bytes)
       done.push(`zeros at ${at} of ${name}`)
+    } else if (kind < 0.75 && size >= 8_192) {
+      const [a, b] = [below(Math.floor(size / 4_096)) * 4_096, below(Math.floor(size / 4_096)) * 4_096]
+      const bytes = readFileSync(path)
+      const page = Buffer.from(bytes.subarray(a, a + 4_096))
+      bytes.copy(bytes, a, b, b + 4_096)
+      page.copy(bytes, b)
+      writeFileSync(path, bytes)
+      done.push(`swap of the pages at ${a} and ${b} of ${name}`)
     } else if (kind < 0.9) {
       const length = below(size)
       truncateSync(path, length)

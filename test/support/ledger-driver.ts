@@ -30,7 +30,7 @@ import { createRandom } from '../../src/host/host.ts'
 import { formatJobId, formatScheduledJobId } from '../../src/job-id.ts'
 import { Ledger, type Step } from '../../src/ledger/ledger.ts'
 import type { AnswerError, AnswerValue, LedgerAnswer, LedgerRequest } from '../../src/ledger/requests.ts'
-import type { CommitOutcome, Ownership } from '../../src/logs/contract.ts'
+import type { CommitOutcome, LogState, Ownership } from '../../src/logs/contract.ts'
 import { type CrashKind, MemoryMedium, openMemoryLog } from '../../src/logs/memory.ts'
 import { BatchBuilder, BatchView, type MessageFields } from '../../src/message-batch.ts'
 
@@ -74,8 +74,12 @@ export class LedgerDriver {
   /** How many steps were taken, and how many of them met a full disk. */
   steps = 0
   restores = 0
+  /** How many times the ledger asked the log for stored keys. */
+  stateReads = 0
   /** What the last step committed. */
   lastCommit: Step['commit'] | null = null
+  /** Told of each step that was kept: what was asked, and what was answered. */
+  onStep: (requests: readonly LedgerRequest[], answers: readonly LedgerAnswer[]) => void = () => {}
   readonly waiting = new Set<number>()
   readonly answered = new Map<number, Answered>()
   readonly #tags = new Map<string, string>()
@@ -94,6 +98,11 @@ export class LedgerDriver {
     this.log = log
     this.#ownership = log.own() as Ownership
     this.#diskFullUntilMs = 0
+    const { state } = this.#ownership
+    const counted: LogState = {
+      get: (key) => (this.stateReads++, state.get(key)),
+      range: (from, to, limit) => (this.stateReads++, state.range(from, to, limit)),
+    }
     this.ledger = new Ledger(
       {
         abilities: log.abilities,
@@ -101,7 +110,7 @@ export class LedgerDriver {
         declareTopics: (topics) => log.declare(topics),
         fetch: (topic, offset) => log.read(topic, 0, offset, READ_BYTES),
       },
-      this.#ownership.state,
+      counted,
       this.random,
     )
     await this.ledger.open(this.nowMs)
@@ -132,6 +141,7 @@ export class LedgerDriver {
     this.wakeAtMs = step.wakeAtMs
     this.lastCommit = step.commit
     for (const answer of step.answers) this.#take(answer)
+    this.onStep(requests, step.answers)
     return step.answers
   }
 

@@ -4,7 +4,7 @@
  * The steps, in an order that a crash may cut anywhere (see folder.ts for what is checked afterwards):
  *  1. The WAL is walked: it must end at the last commit, or it was damaged while we ran and nothing is copied.
  *  2. The sums of its pages are written to the guard and synced. The database does not match them yet, but those pages
- *     stand in the WAL.
+ *     stand in the WAL, which is durable by now: where commits are not synced, it is synced first.
  *  3. SQLite syncs the WAL, copies the pages, and syncs the database. The WAL is only written over from its beginning by
  *     the commit after that, since the checkpoint was whole: nobody else reads this database.
  *
@@ -13,7 +13,7 @@
  * time (0.2 ms). What is left takes about 2 ms where commits changed the same pages again and again, and where every page
  * of 8 MiB is another, 17 ms, of which 5 are the sync.
  */
-import { closeSync, openSync } from 'node:fs'
+import { closeSync, fsyncSync, openSync } from 'node:fs'
 import { type LogDatabase, PAGE_BYTES } from './database.ts'
 import { corrupt } from './failure.ts'
 import type { FolderFacts, FolderPaths } from './folder.ts'
@@ -25,6 +25,17 @@ const VERIFY_BYTES = 16 * 1024 ** 2
 /** How many pages commits may have written before the walk follows. */
 const WALK_PAGES = 64
 
+export interface CheckpointParts {
+  readonly paths: FolderPaths
+  readonly database: LogDatabase
+  /** The database file, open for reading. */
+  readonly databaseFile: number
+  readonly guard: PageGuard
+  readonly durability: 'os' | 'disk'
+  /** The length of the WAL at which a checkpoint is due. */
+  readonly checkpointBytes: number
+}
+
 export class Checkpoints {
   /** Syncs that were done, ours and SQLite's. */
   syncs = 0
@@ -34,6 +45,7 @@ export class Checkpoints {
   readonly #walFile: number
   readonly #walk: WalWalk
   readonly #guard: PageGuard
+  readonly #isSynced: boolean
   readonly #dueFrames: number
   readonly #databasePages: number
   #verifiedPages: number
@@ -42,14 +54,15 @@ export class Checkpoints {
   /** About how many pages the commits wrote that the walk has not come to. SQLite does not tell. */
   #pages = 0
 
-  constructor(paths: FolderPaths, database: LogDatabase, databaseFile: number, guard: PageGuard, facts: FolderFacts, dueBytes: number) {
-    this.#paths = paths
-    this.#database = database
-    this.#databaseFile = databaseFile
-    this.#walFile = openSync(paths.wal, 'r')
+  constructor(parts: CheckpointParts, facts: FolderFacts) {
+    this.#paths = parts.paths
+    this.#database = parts.database
+    this.#databaseFile = parts.databaseFile
+    this.#walFile = openSync(parts.paths.wal, 'r')
     this.#walk = new WalWalk(this.#walFile)
-    this.#guard = guard
-    this.#dueFrames = Math.floor(dueBytes / FRAME_BYTES)
+    this.#guard = parts.guard
+    this.#isSynced = parts.durability === 'disk'
+    this.#dueFrames = Math.floor(parts.checkpointBytes / FRAME_BYTES)
     this.#databasePages = facts.databasePages
     this.#verifiedPages = facts.verifiedPages
     this.#isNeeded = facts.walFrames > 0
@@ -83,6 +96,7 @@ export class Checkpoints {
     if (stamp?.commit !== lastCommit) {
       throw corrupt(this.#paths.folder, `the write-ahead log ends at commit ${stamp?.commit ?? 'none'} instead of ${lastCommit}`)
     }
+    if (!this.#isSynced) fsyncSync(this.#walFile)
     this.#guard.writeSums(pageSums)
     const [busy, frames, copied] = this.#database.checkpoint.get() as unknown as [number, number, number]
     this.syncs += 3

@@ -36,6 +36,7 @@ export interface LogDatabase {
   readonly commit: StatementSync
   readonly rollback: StatementSync
   readonly checkpoint: StatementSync
+  readonly countFreePages: StatementSync
   readonly readStamp: StatementSync
   readonly writeStamp: StatementSync
 }
@@ -74,6 +75,7 @@ export function openDatabase(path: string, synchronous: 'FULL' | 'NORMAL', cache
       commit: database.prepare('COMMIT'),
       rollback: database.prepare('ROLLBACK'),
       checkpoint: prepareRows(database, 'PRAGMA wal_checkpoint(PASSIVE)'),
+      countFreePages: prepareRows(database, 'PRAGMA freelist_count'),
       readStamp: prepareRows(database, 'SELECT data FROM stamp WHERE id = 1'),
       writeStamp: database.prepare('UPDATE stamp SET data = ? WHERE id = 1'),
     }

@@ -49,7 +49,7 @@ import {
   statSync,
   writeSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { SluiceError } from '../../errors.ts'
 import { APPLICATION_ID, createDatabase, FORMAT_VERSION, PAGE_BYTES } from './database.ts'
@@ -82,7 +82,14 @@ export function pathsIn(folder: string): FolderPaths {
 /** Makes the folder where there is none, and throws where it cannot be written. */
 export function prepareFolder(folder: string): void {
   // Mode 0700 only where it is ours: a folder that was there has the mode that somebody chose.
-  mkdirSync(folder, { recursive: true, mode: 0o700 })
+  const made = mkdirSync(folder, { recursive: true, mode: 0o700 })
+  // Its name is durable before anything in it is: from the folder's parent up to the parent of the first that was made.
+  if (made !== undefined) {
+    for (let parent = dirname(resolve(folder)); ; parent = dirname(parent)) {
+      syncFolder(parent)
+      if (parent === dirname(resolve(made))) break
+    }
+  }
   accessSync(folder, constants.R_OK | constants.W_OK | constants.X_OK)
   for (const name of readdirSync(folder)) {
     if (name.startsWith('sluice.')) accessSync(join(folder, name), constants.R_OK | constants.W_OK)

@@ -24,8 +24,8 @@ export function takeOwnerLock(folder: string): OwnerLock {
   const database = new DatabaseSync(path)
   try {
     chmodSync(path, 0o600)
-    // No journal: BEGIN EXCLUSIVE would otherwise leave an empty one behind. Nothing is ever written.
-    database.exec('PRAGMA busy_timeout=0; PRAGMA journal_mode=OFF; BEGIN EXCLUSIVE')
+    // No journal in a file: BEGIN EXCLUSIVE would otherwise leave an empty one behind. Nothing is ever written.
+    database.exec('PRAGMA busy_timeout=0; PRAGMA journal_mode=MEMORY; BEGIN EXCLUSIVE')
   } catch (error) {
     database.close()
     if (sortFailure(error) === 'locked') throw lockedError(folder, error)

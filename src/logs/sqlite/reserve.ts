@@ -4,7 +4,8 @@
  *
  *     held      the file has its length; commits of every kind are taken
  *       | release()     a write found no room
- *     released  commits with messages answer `full`; what frees messages goes on in the room of the reserve
+ *     released  commits with messages answer `full`, unless the database has as much room within its own file, left by
+ *       |       messages that were trimmed; what frees messages goes on in the room of the reserve
  *       | reclaim()     the disk has room again, seen when a commit with messages asks
  *     held
  *
@@ -20,15 +21,15 @@ const CHUNK_BYTES = 1_048_576
 
 export class Reserve {
   isHeld = false
+  readonly bytes: number
   readonly #folder: string
-  readonly #bytes: number
   readonly #fd: number
   /** The free space at the last attempt that failed, so that it is not repeated until there is more. */
   #failedAtBytes = -1
 
   constructor(folder: string, path: string, bytes: number) {
     this.#folder = folder
-    this.#bytes = bytes
+    this.bytes = bytes
     this.#fd = openSync(path, 'a+', 0o600)
     this.#fill()
   }
@@ -46,7 +47,7 @@ export class Reserve {
     if (this.isHeld) return true
     const { bavail, bsize } = statfsSync(this.#folder)
     const freeBytes = bavail * bsize
-    if (freeBytes < this.#bytes + neededBytes || freeBytes <= this.#failedAtBytes) return false
+    if (freeBytes < this.bytes + neededBytes || freeBytes <= this.#failedAtBytes) return false
     this.#fill()
     if (!this.isHeld) this.#failedAtBytes = freeBytes
     return this.isHeld
@@ -59,11 +60,11 @@ export class Reserve {
   #fill(): void {
     let length = fstatSync(this.#fd).size
     try {
-      if (length < this.#bytes) {
+      if (length < this.bytes) {
         // Not zeros: a file system that compresses or leaves holes would keep no room for them.
-        const chunk = randomFillSync(Buffer.allocUnsafeSlow(Math.min(CHUNK_BYTES, this.#bytes)))
-        for (; length < this.#bytes; length += chunk.byteLength) {
-          writeFully(this.#fd, chunk.subarray(0, Math.min(chunk.byteLength, this.#bytes - length)), length)
+        const chunk = randomFillSync(Buffer.allocUnsafeSlow(Math.min(CHUNK_BYTES, this.bytes)))
+        for (; length < this.bytes; length += chunk.byteLength) {
+          writeFully(this.#fd, chunk.subarray(0, Math.min(chunk.byteLength, this.bytes - length)), length)
         }
       }
       this.isHeld = true

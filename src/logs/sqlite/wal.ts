@@ -63,8 +63,9 @@ export class WalWalk implements WalFacts {
   readonly #bytes = new Uint8Array(this.#chunk)
   readonly #words = new Int32Array(this.#chunk)
   readonly #view = new DataView(this.#chunk)
-  /** The checksum of the last frame that was whole, and how many those are. */
+  /** The checksum of the last frame that was whole, how many those are, and the checksum at the last whole commit. */
   readonly #sum = new Int32Array(2)
+  readonly #commitSum = new Int32Array(2)
   #whole = 0
   /** Pages and sums of the frames after the last whole commit. */
   #openPages: number[] = []
@@ -78,6 +79,10 @@ export class WalWalk implements WalFacts {
 
   /** Goes on to the last whole commit. */
   advance(): void {
+    // From the last whole commit: whole frames behind it are of a commit that failed, and are written over by the next.
+    this.#forgetOpen()
+    this.#whole = this.frames
+    this.#sum.set(this.#commitSum)
     if (this.#whole === 0 && !this.#readHeader()) return
     for (;;) {
       const read = readFully(this.#fd, this.#bytes, WAL_HEADER_BYTES + this.#whole * FRAME_BYTES)
@@ -91,10 +96,9 @@ export class WalWalk implements WalFacts {
 
   /** Begins again, after a checkpoint: the next commit is the first of the file. */
   restart(): void {
-    this.frames = this.databasePages = this.#whole = 0
+    this.frames = this.databasePages = 0
     this.stamp = this.firstPage = null
     this.pageSums.clear()
-    this.#forgetOpen()
   }
 
   #readHeader(): boolean {
@@ -112,15 +116,9 @@ export class WalWalk implements WalFacts {
     if (page === 0 || view.getUint32(at + 8) !== this.#header.getUint32(16) || view.getUint32(at + 12) !== this.#header.getUint32(20)) {
       return false
     }
-    const [first, second] = this.#sum as unknown as [number, number]
     addWords(this.#words, at / 4, at / 4 + 2, this.#sum)
     addWords(this.#words, (at + FRAME_HEADER_BYTES) / 4, (at + FRAME_BYTES) / 4, this.#sum)
-    if (!this.#matches(view, at + 16)) {
-      // A later walk may find the frame that was still to be written.
-      this.#sum[0] = first
-      this.#sum[1] = second
-      return false
-    }
+    if (!this.#matches(view, at + 16)) return false
     this.#whole++
     const content = this.#bytes.subarray(at + FRAME_HEADER_BYTES, at + FRAME_BYTES)
     this.#openPages.push(page)
@@ -135,6 +133,7 @@ export class WalWalk implements WalFacts {
   #endCommit(databasePages: number): void {
     for (let i = 0; i < this.#openPages.length; i++) this.pageSums.set(this.#openPages[i] as number, this.#openSums[i] as number)
     this.frames = this.#whole
+    this.#commitSum.set(this.#sum)
     this.databasePages = databasePages
     this.stamp = this.#openStamp
     this.firstPage = this.#openFirstPage ?? this.firstPage

@@ -7,13 +7,14 @@ import { isUtf8 } from 'node:buffer'
 import { setImmediate as nextRound } from 'node:timers/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { SluiceError } from '../../errors.ts'
+import type { Appended } from '../appender.ts'
 import { BATCH_TYPE, splitLines } from '../bodies.ts'
 import type { Context } from '../context.ts'
 import type { Entry } from '../directory.ts'
 import { type Incoming, readMessageObject } from '../incoming.ts'
 import { parseJson } from '../members.ts'
-import type { Appended } from '../appender.ts'
 import { formatProblem, type Problem, problemOf } from '../problem.ts'
+import { validate } from '../validation.ts'
 
 /** Lines between two rounds of the event loop, so that a long batch does not hold up the other requests. */
 const LINES_PER_ROUND = 500
@@ -21,7 +22,13 @@ const LINES_PER_ROUND = 500
 type LineOutcome = { readonly text: string; readonly problem: Problem | null }
 
 /** Stores the lines and answers. `show` makes an outcome of what was stored, or throws. */
-export async function appendLines(context: Context, entry: Entry, request: FastifyRequest, reply: FastifyReply, show: (appended: Appended) => object): Promise<FastifyReply> {
+export async function appendLines(
+  context: Context,
+  entry: Entry,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  show: (appended: Appended) => object,
+): Promise<FastifyReply> {
   const lines = splitLines(request.body as Buffer)
   if (lines.length === 0) throw new SluiceError('BAD_REQUEST', 'The batch has no line.')
   const outcomes: Promise<LineOutcome>[] = []
@@ -34,10 +41,20 @@ export async function appendLines(context: Context, entry: Entry, request: Fasti
   return reply.type(BATCH_TYPE).send(`${settled.map(({ text }) => text).join('\n')}\n`)
 }
 
-async function appendLine(context: Context, entry: Entry, line: Buffer, number: number, show: (appended: Appended) => object): Promise<LineOutcome> {
+async function appendLine(
+  context: Context,
+  entry: Entry,
+  line: Buffer,
+  number: number,
+  show: (appended: Appended) => object,
+): Promise<LineOutcome> {
   try {
     const incoming = readLine(context, entry, line, number)
-    const appended = await context.appender.append(entry.name, incoming)
+    const { schema } = entry.noun
+    const appended = await context.appender.append(
+      entry.name,
+      schema === undefined ? incoming : await validate(schema, incoming),
+    )
     const shown = show(appended)
     return { text: JSON.stringify({ outcome: appended.outcome.status, ...shown }), problem: null }
   } catch (error) {
@@ -50,13 +67,20 @@ function readLine({ settings, now }: Context, { kind }: Entry, line: Buffer, num
   const where = `line ${number}`
   if (!isUtf8(line)) throw new SluiceError('INVALID_PAYLOAD', `${where} is not UTF-8.`)
   const source = line.toString('utf8')
-  return readMessageObject({ source, value: parseJson(source, where, 'INVALID_PAYLOAD'), kind, where }, now(), settings.maxMessageBytes)
+  return readMessageObject(
+    { source, value: parseJson(source, where, 'INVALID_PAYLOAD'), kind, where },
+    now(),
+    settings.maxMessageBytes,
+  )
 }
 
 /** The error of a batch of which nothing was stored: a full queue before all else, since it alone says when to come again. */
 function nothingStored(outcomes: readonly LineOutcome[]): SluiceError {
   const problems = outcomes.map(({ problem }) => problem as Problem)
-  const worst = problems.find(({ status }) => status === 503) ?? problems.find(({ status }) => status >= 500) ?? (problems[0] as Problem)
+  const worst =
+    problems.find(({ status }) => status === 503) ??
+    problems.find(({ status }) => status >= 500) ??
+    (problems[0] as Problem)
   const { code, detail, type: _type, title: _title, status: _status, ...values } = worst
   return new SluiceError(code, detail, { ...values, lines: outcomes.length })
 }

@@ -12,7 +12,10 @@ import { readFrom } from './messages.ts'
 const LOCAL = new Set(['schema', 'pace', 'fullWaitMs', 'concurrency', 'timeoutMs', 'leaseMs'])
 const QUEUE_SETTINGS = settingsOnly(QUEUE_RULES)
 const TOPIC_SETTINGS = settingsOnly(TOPIC_RULES)
-const GROUP_SETTINGS: Rules = createRules({ ...settingsOnly(SUBSCRIBE_RULES), from: (value, name) => void readFrom(value, name) } as Record<string, Rule>)
+const GROUP_SETTINGS: Rules = createRules({
+  ...settingsOnly(SUBSCRIBE_RULES),
+  from: (value, name) => void readFrom(value, name),
+} as Record<string, Rule>)
 
 export function declareRoutes(app: FastifyInstance, context: Context): void {
   readsControl(app, context.settings)
@@ -52,5 +55,7 @@ async function declare({ directory }: Context, reply: FastifyReply, declaration:
 }
 
 function settingsOnly(rules: Rules): Rules {
-  return createRules(Object.fromEntries(Object.entries(rules).filter(([name]) => !LOCAL.has(name))) as Record<string, Rule>)
+  return createRules(
+    Object.fromEntries(Object.entries(rules).filter(([name]) => !LOCAL.has(name))) as Record<string, Rule>,
+  )
 }

@@ -5,7 +5,9 @@ import type { Metrics } from '../metrics.ts'
 import { PAGE, PAGE_POLICY, SCRIPT, STYLE } from '../ui/page.ts'
 
 export function healthRoutes(app: FastifyInstance, context: Context, metrics: Metrics): void {
-  app.get('/healthz', { exposeHeadRoute: true }, async (_request, reply) => reply.type(JSON_TYPE).send('{"status":"ok"}'))
+  app.get('/healthz', { exposeHeadRoute: true }, async (_request, reply) =>
+    reply.type(JSON_TYPE).send('{"status":"ok"}'),
+  )
   app.get('/readyz', { exposeHeadRoute: true }, async (_request, reply) => {
     const { status, reasons } = (await context.engine.stats()).log
     return reply
@@ -20,6 +22,8 @@ export function healthRoutes(app: FastifyInstance, context: Context, metrics: Me
     ['/dashboard.css', 'text/css; charset=utf-8', STYLE],
   ] as const
   for (const [url, type, content] of files) {
-    app.get(url, { exposeHeadRoute: true }, async (_request, reply) => reply.header('content-security-policy', PAGE_POLICY).header('cache-control', 'no-cache').type(type).send(content))
+    app.get(url, { exposeHeadRoute: true }, async (_request, reply) =>
+      reply.header('content-security-policy', PAGE_POLICY).header('cache-control', 'no-cache').type(type).send(content),
+    )
   }
 }

@@ -1,19 +1,19 @@
 /** Jobs: add one or a batch, ask for one, follow one, cancel one. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { type JobView, parseJobId } from '../../index.ts'
 import { SluiceError } from '../../errors.ts'
+import { isTerminal, type JobView, parseJobId } from '../../index.ts'
+import { acceptedJob } from '../accepted.ts'
 import { isBatch, readPayload, readsPayloads } from '../bodies.ts'
 import { type Context, JSON_TYPE, MAX_WAIT_MS, pathPart, waiting } from '../context.ts'
 import { streamEvents, wantsEvents } from '../event-stream.ts'
 import { readRequest } from '../incoming.ts'
 import { readMembers, readName, wholeText } from '../members.ts'
-import { acceptedJob } from '../accepted.ts'
+import { validate } from '../validation.ts'
 import { formatJob } from '../views.ts'
 import { appendLines } from './batch.ts'
 
 const JOB_QUERY = { waitMs: wholeText(0, MAX_WAIT_MS, 0) }
 const PREFER_WAIT = /(?:^|[,;\s])wait\s*=\s*"?(\d{1,9})/i
-const TERMINAL = new Set<string>(['completed', 'failed', 'cancelled', 'expired'])
 
 export function jobRoutes(app: FastifyInstance, context: Context): void {
   readsPayloads(app, context.settings)
@@ -28,7 +28,7 @@ async function addJob(context: Context, request: FastifyRequest, reply: FastifyR
   const incoming = isLines ? null : readRequest(request.headers, readPayload(request), 'queue', context.now())
   const entry = context.directory.peek('queue', queue) ?? (await context.directory.use('queue', queue))
   if (incoming === null) return appendLines(context, entry, request, reply, (appended) => acceptedJob(entry, appended))
-  const accepted = acceptedJob(entry, await context.appender.append(queue, incoming))
+  const accepted = acceptedJob(entry, await context.appender.append(queue, await validate(entry.noun.schema, incoming)))
   reply.header('location', `/v1/jobs/${accepted.id}`)
   const waitSeconds = PREFER_WAIT.exec(String(request.headers.prefer ?? ''))?.[1]
   if (waitSeconds !== undefined) {
@@ -37,11 +37,22 @@ async function addJob(context: Context, request: FastifyRequest, reply: FastifyR
   }
   // A job that was there already may have gone on since; what was just stored is where the outcome says.
   const known = accepted.duplicate ? await findJob(context, accepted.id) : null
-  return reply.code(202).type(JSON_TYPE).send(JSON.stringify(known === null ? accepted : { ...accepted, status: known.status, createdAtMs: known.createdAtMs }))
+  return reply
+    .code(202)
+    .type(JSON_TYPE)
+    .send(
+      JSON.stringify(known === null ? accepted : { ...accepted, status: known.status, createdAtMs: known.createdAtMs }),
+    )
 }
 
 /** The job once it is settled, or null: too many wait, or it takes longer. It is stored in any case, so this never fails. */
-async function waitForResult({ engine }: Context, { visit }: FastifyRequest, reply: FastifyReply, id: string, seconds: number): Promise<JobView | null> {
+async function waitForResult(
+  { engine }: Context,
+  { visit }: FastifyRequest,
+  reply: FastifyReply,
+  id: string,
+  seconds: number,
+): Promise<JobView | null> {
   const waitMs = Math.min(seconds * 1_000, MAX_WAIT_MS)
   const signal = visit.tryWait()
   if (signal === null) return null
@@ -63,12 +74,19 @@ async function showJob(context: Context, request: FastifyRequest, reply: Fastify
   const job = await findJob(context, id)
   if (job === null) throw noJob(id)
   if (waitMs === 0 || isTerminal(job)) return reply.type(JSON_TYPE).send(formatJob(job))
-  const found = await waiting(request, waitMs, (signal) => context.engine.watch({ id, version: job.version, untilTerminal: true, waitMs }, signal))
+  const found = await waiting(request, waitMs, (signal) =>
+    context.engine.watch({ id, version: job.version, untilTerminal: true, waitMs }, signal),
+  )
   return reply.type(JSON_TYPE).send(formatJob(found.status === 'found' ? found.job : job))
 }
 
 /** Each change of the job until it is terminal, its version as the id of the event. */
-async function followJob({ engine, settings }: Context, request: FastifyRequest, reply: FastifyReply, id: string): Promise<FastifyReply> {
+async function followJob(
+  { engine, settings }: Context,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  id: string,
+): Promise<FastifyReply> {
   const first = await findJob({ engine }, id)
   if (first === null) throw noJob(id)
   const seen = Number(request.headers['last-event-id'] ?? -1)
@@ -97,7 +115,11 @@ async function cancelJob(context: Context, request: FastifyRequest, reply: Fasti
   const outcome = await context.engine.command({ kind: 'cancel', id })
   if (outcome.status === 'not-found') throw noJob(id)
   if (outcome.status === 'terminal' && outcome.job.status !== 'cancelled') {
-    throw new SluiceError('JOB_SETTLED', `The job '${id}' is ${outcome.job.status} already; its status never changes.`, { jobStatus: outcome.job.status })
+    throw new SluiceError(
+      'JOB_SETTLED',
+      `The job '${id}' is ${outcome.job.status} already; its status never changes.`,
+      { jobStatus: outcome.job.status },
+    )
   }
   const job = await findJob(context, id)
   if (job === null) throw noJob(id)
@@ -110,10 +132,9 @@ async function findJob({ engine }: Pick<Context, 'engine'>, id: string): Promise
   return found?.status === 'found' ? found.job : null
 }
 
-function isTerminal({ status }: JobView): boolean {
-  return TERMINAL.has(status)
-}
-
 function noJob(id: string): SluiceError {
-  return new SluiceError('JOB_NOT_FOUND', `There is no job '${id.slice(0, 200)}'. The id is of another data folder, or the job was settled longer ago than \`retention\` keeps.`)
+  return new SluiceError(
+    'JOB_NOT_FOUND',
+    `There is no job '${id.slice(0, 200)}'. The id is of another data folder, or the job was settled longer ago than \`retention\` keeps.`,
+  )
 }

@@ -1,7 +1,7 @@
 /** Work from any language: take messages of a queue or a group under leases, keep them, settle them. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { BatchView, formatJobId } from '../../index.ts'
 import { SluiceError } from '../../errors.ts'
+import { BatchView, formatJobId } from '../../index.ts'
 import { offsetError } from '../../outcomes.ts'
 import { readControl, readsControl } from '../bodies.ts'
 import { type Context, JSON_TYPE, MAX_WAIT_MS, pathPart, waiting } from '../context.ts'
@@ -40,11 +40,20 @@ export function leaseRoutes(app: FastifyInstance, context: Context): void {
     await context.directory.find('topic', topic)
     return lease(context, request, reply, { topic, group })
   })
-  app.post('/v1/leases::extend', async (request, reply) => reply.type(JSON_TYPE).send(await extendLeases(context, readControl(request))))
-  app.post('/v1/leases::settle', async (request, reply) => reply.type(JSON_TYPE).send(await settleLeases(context, readControl(request))))
+  app.post('/v1/leases::extend', async (request, reply) =>
+    reply.type(JSON_TYPE).send(await extendLeases(context, readControl(request))),
+  )
+  app.post('/v1/leases::settle', async (request, reply) =>
+    reply.type(JSON_TYPE).send(await settleLeases(context, readControl(request))),
+  )
 }
 
-async function lease(context: Context, request: FastifyRequest, reply: FastifyReply, source: Source): Promise<FastifyReply> {
+async function lease(
+  context: Context,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  source: Source,
+): Promise<FastifyReply> {
   const { max, leaseMs, waitMs } = readMembers(readControl(request).value, LEASE_BODY, 'a lease request')
   const holder = drawHolder()
   const granted: Granted[] = []
@@ -52,7 +61,9 @@ async function lease(context: Context, request: FastifyRequest, reply: FastifyRe
   reply.raw.once('close', () => {
     if (!reply.raw.writableFinished) giveBack(context, source, holder, granted)
   })
-  const leases = await waiting(request, waitMs, (signal) => take(context, source, { max, leaseMs, waitMs, holder }, granted, signal))
+  const leases = await waiting(request, waitMs, (signal) =>
+    take(context, source, { max, leaseMs, waitMs, holder }, granted, signal),
+  )
   if (request.visit.isOver) giveBack(context, source, holder, granted)
   return reply.type(JSON_TYPE).send(`{"leases":[${leases.join(',')}]}`)
 }
@@ -65,14 +76,32 @@ interface Wish {
 }
 
 /** Leases in helpings, so that the answer stays within a budget in bytes. Each lease as JSON text. */
-async function take({ engine, settings }: Context, source: Source, wish: Wish, granted: Granted[], signal?: AbortSignal): Promise<string[]> {
+async function take(
+  { engine, settings }: Context,
+  source: Source,
+  wish: Wish,
+  granted: Granted[],
+  signal?: AbortSignal,
+): Promise<string[]> {
   const { topic, group, tag } = source
   const leases: string[] = []
   let bytes = 0
   for (;;) {
-    const max = nextHelping({ wanted: wish.max, budgetBytes: settings.maxBatchBytes, takenCount: leases.length, takenBytes: bytes })
+    const max = nextHelping({
+      wanted: wish.max,
+      budgetBytes: settings.maxBatchBytes,
+      takenCount: leases.length,
+      takenBytes: bytes,
+    })
     if (max === 0) return leases
-    const request = { topic, group, max, leaseMs: wish.leaseMs, waitMs: leases.length === 0 ? wish.waitMs : 0, holder: { kind: 'token', token: wish.holder } } as const
+    const request = {
+      topic,
+      group,
+      max,
+      leaseMs: wish.leaseMs,
+      waitMs: leases.length === 0 ? wish.waitMs : 0,
+      holder: { kind: 'token', token: wish.holder },
+    } as const
     const outcome = await engine.lease(request, signal)
     if (outcome.status === 'empty' || (outcome.status !== 'leased' && leases.length > 0)) return leases
     if (outcome.status === 'not-found') throw group === '' ? notFound('queue', topic) : noGroup(topic, group)
@@ -98,11 +127,16 @@ async function take({ engine, settings }: Context, source: Source, wish: Wish, g
 }
 
 function giveBack({ engine }: Context, { topic, group }: Source, token: string, granted: Granted[]): void {
-  const requests = granted.splice(0).map(({ fence, offsets }) => ({ topic, group, fence, offsets, token, outcome: { kind: 'release' } as const }))
+  const requests = granted
+    .splice(0)
+    .map(({ fence, offsets }) => ({ topic, group, fence, offsets, token, outcome: { kind: 'release' } as const }))
   // Best effort: what cannot be given back now ends with its time.
   if (requests.length > 0) engine.settle(requests).catch(() => {})
 }
 
 function noGroup(topic: string, group: string): SluiceError {
-  return new SluiceError('GROUP_NOT_FOUND', `There is no group '${group}' on the topic '${topic}'. Declare it with PUT /v1/topics/${topic}/groups/${group}, with the place where it starts.`)
+  return new SluiceError(
+    'GROUP_NOT_FOUND',
+    `There is no group '${group}' on the topic '${topic}'. Declare it with PUT /v1/topics/${topic}/groups/${group}, with the place where it starts.`,
+  )
 }

@@ -4,14 +4,15 @@ import { BatchView, type ReadFrom } from '../../index.ts'
 import { invalidOption } from '../../options-check.ts'
 import { offsetError } from '../../outcomes.ts'
 import { readFrom as checkFrom } from '../../setting-rules.ts'
+import { publishedMessage } from '../accepted.ts'
 import { isBatch, readPayload, readsPayloads } from '../bodies.ts'
 import { type Context, JSON_TYPE, MAX_WAIT_MS, pathPart, waiting } from '../context.ts'
 import { notFound } from '../directory.ts'
 import { streamEvents, wantsEvents } from '../event-stream.ts'
 import { readRequest } from '../incoming.ts'
-import { readMembers, readName, type Reader, wholeText } from '../members.ts'
-import { publishedMessage } from '../accepted.ts'
+import { type Reader, readMembers, readName, wholeText } from '../members.ts'
 import { nextHelping } from '../paging.ts'
+import { validate } from '../validation.ts'
 import { formatMessage } from '../views.ts'
 import { appendLines } from './batch.ts'
 
@@ -47,8 +48,12 @@ async function publish(context: Context, request: FastifyRequest, reply: Fastify
   const topic = readName(pathPart(request, 'topic'), 'topic')
   const incoming = isBatch(request) ? null : readRequest(request.headers, readPayload(request), 'topic', context.now())
   const entry = context.directory.peek('topic', topic) ?? (await context.directory.use('topic', topic))
-  if (incoming === null) return appendLines(context, entry, request, reply, (appended) => publishedMessage(topic, appended))
-  const published = publishedMessage(topic, await context.appender.append(topic, incoming))
+  if (incoming === null)
+    return appendLines(context, entry, request, reply, (appended) => publishedMessage(topic, appended))
+  const published = publishedMessage(
+    topic,
+    await context.appender.append(topic, await validate(entry.noun.schema, incoming)),
+  )
   return reply.code(201).type(JSON_TYPE).send(JSON.stringify(published))
 }
 
@@ -65,13 +70,21 @@ async function readPage(context: Context, request: FastifyRequest, reply: Fastif
   const { from, limit, waitMs } = readMembers(request.query, PAGE_QUERY, 'the query')
   await context.directory.find('topic', topic)
   if (wantsEvents(request.headers.accept)) return follow(context, request, reply, topic, from)
-  const { messages, next, earliest, head } = await waiting(request, waitMs, (signal) => takePage(context, topic, from, limit, waitMs, signal))
+  const { messages, next, earliest, head } = await waiting(request, waitMs, (signal) =>
+    takePage(context, topic, from, limit, waitMs, signal),
+  )
   const list = messages.map(({ text }) => text).join(',')
   return reply.type(JSON_TYPE).send(`{"messages":[${list}],"next":${next},"earliest":${earliest},"head":${head}}`)
 }
 
 /** Every message from there on as an event, its offset as the id, so that `Last-Event-ID` goes on behind it. */
-async function follow(context: Context, request: FastifyRequest, reply: FastifyReply, topic: string, from: ReadFrom): Promise<FastifyReply> {
+async function follow(
+  context: Context,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  topic: string,
+  from: ReadFrom,
+): Promise<FastifyReply> {
   const last = request.headers['last-event-id']
   const signal = request.visit.wait()
   // The first page comes before the status goes out, so that a place that cannot be read is still a proper error.
@@ -92,13 +105,28 @@ function nextOf(lastEventId: string | string[]): number {
   return last + 1
 }
 
-async function takePage({ engine, settings }: Context, topic: string, from: ReadFrom, limit: number, waitMs: number, signal?: AbortSignal): Promise<Page> {
+async function takePage(
+  { engine, settings }: Context,
+  topic: string,
+  from: ReadFrom,
+  limit: number,
+  waitMs: number,
+  signal?: AbortSignal,
+): Promise<Page> {
   const messages: Page['messages'][number][] = []
   let place = from
   let bytes = 0
   for (;;) {
-    const max = nextHelping({ wanted: limit, budgetBytes: settings.maxBatchBytes, takenCount: messages.length, takenBytes: bytes })
-    const outcome = await engine.read({ topic, from: place, max: Math.max(1, max), waitMs: messages.length === 0 ? waitMs : 0 }, signal)
+    const max = nextHelping({
+      wanted: limit,
+      budgetBytes: settings.maxBatchBytes,
+      takenCount: messages.length,
+      takenBytes: bytes,
+    })
+    const outcome = await engine.read(
+      { topic, from: place, max: Math.max(1, max), waitMs: messages.length === 0 ? waitMs : 0 },
+      signal,
+    )
     if (outcome.status === 'not-found') throw notFound('topic', topic)
     if (outcome.status !== 'read') throw offsetError(topic, outcome)
     let count = 0
@@ -113,7 +141,12 @@ async function takePage({ engine, settings }: Context, topic: string, from: Read
       }
     }
     const { next, earliest, head } = outcome
-    const more = nextHelping({ wanted: limit, budgetBytes: settings.maxBatchBytes, takenCount: messages.length, takenBytes: bytes })
+    const more = nextHelping({
+      wanted: limit,
+      budgetBytes: settings.maxBatchBytes,
+      takenCount: messages.length,
+      takenBytes: bytes,
+    })
     if (count < max || more === 0 || next >= head) return { messages, next, earliest, head }
     place = next
   }

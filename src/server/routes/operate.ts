@@ -30,18 +30,32 @@ export function operateRoutes(app: FastifyInstance, context: Context): void {
   app.post('/v1/queues/:name(^[^:/]*)::resume', (request, reply) => switchQueue(context, request, reply, 'resume'))
 }
 
-async function showAll({ engine }: Context, request: FastifyRequest, reply: FastifyReply, kind: 'queue' | 'topic'): Promise<FastifyReply> {
+async function showAll(
+  { engine }: Context,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  kind: 'queue' | 'topic',
+): Promise<FastifyReply> {
   const { limit, after = '' } = readMembers(request.query, LIST_QUERY, 'the query')
   const { topics } = await engine.stats()
-  const rest = topics.filter((topic) => topic.kind === kind && topic.name > after).sort((a, b) => (a.name < b.name ? -1 : 1))
+  const rest = topics
+    .filter((topic) => topic.kind === kind && topic.name > after)
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
   const page = rest.slice(0, limit)
   let aged = 0
-  const views = await Promise.all(page.map((topic) => show(engine, topic, topic.depth.messages > 0 && aged++ < MAX_AGED)))
+  const views = await Promise.all(
+    page.map((topic) => show(engine, topic, topic.depth.messages > 0 && aged++ < MAX_AGED)),
+  )
   const next = rest.length > limit ? (page.at(-1)?.name ?? null) : null
   return reply.type(JSON_TYPE).send(JSON.stringify({ [`${kind}s`]: views, next }))
 }
 
-async function showOne({ engine }: Context, request: FastifyRequest, reply: FastifyReply, kind: 'queue' | 'topic'): Promise<FastifyReply> {
+async function showOne(
+  { engine }: Context,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  kind: 'queue' | 'topic',
+): Promise<FastifyReply> {
   const name = readName(pathPart(request, 'name'), kind)
   const { topics } = await engine.stats()
   const found = topics.find((topic) => topic.kind === kind && topic.name === name)
@@ -69,8 +83,15 @@ async function findOldest(engine: Context['engine'], queue: string, floor: numbe
 async function showDead(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
   const name = await queueOf(context, request)
   const { limit, after } = readMembers(request.query, DEAD_QUERY, 'the query')
-  const outcome = await run(context, { kind: 'dead', topic: name, group: '', max: limit, ...(after === undefined ? {} : { after }) }, name)
-  const letters = outcome.status === 'dead-letters' ? outcome.letters.map((letter) => formatDeadLetter(letter, new BatchView(letter.batch))) : []
+  const outcome = await run(
+    context,
+    { kind: 'dead', topic: name, group: '', max: limit, ...(after === undefined ? {} : { after }) },
+    name,
+  )
+  const letters =
+    outcome.status === 'dead-letters'
+      ? outcome.letters.map((letter) => formatDeadLetter(letter, new BatchView(letter.batch)))
+      : []
   const next = outcome.status === 'dead-letters' ? outcome.next : null
   return reply.type(JSON_TYPE).send(`{"letters":[${letters.join(',')}],"next":${JSON.stringify(next)}}`)
 }
@@ -79,12 +100,21 @@ async function redrive(context: Context, request: FastifyRequest, reply: Fastify
   const name = await queueOf(context, request)
   const { ids, max } = readMembers(readControl(request).value, REDRIVE_BODY, 'a redrive')
   const wanted = ids?.map((id, i) => text(256)(id, `ids[${i}]`))
-  const outcome = await run(context, { kind: 'redrive', topic: name, group: '', max, ...(wanted === undefined ? {} : { ids: wanted }) }, name)
+  const outcome = await run(
+    context,
+    { kind: 'redrive', topic: name, group: '', max, ...(wanted === undefined ? {} : { ids: wanted }) },
+    name,
+  )
   const { ids: made = [], count = made.length } = outcome.status === 'done' ? outcome : {}
   return reply.type(JSON_TYPE).send(JSON.stringify({ queue: name, count, ids: made }))
 }
 
-async function switchQueue(context: Context, request: FastifyRequest, reply: FastifyReply, kind: 'pause' | 'resume'): Promise<FastifyReply> {
+async function switchQueue(
+  context: Context,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  kind: 'pause' | 'resume',
+): Promise<FastifyReply> {
   const name = await queueOf(context, request)
   await run(context, { kind, topic: name, group: '' }, name)
   return reply.type(JSON_TYPE).send(JSON.stringify({ queue: name, paused: kind === 'pause' }))
@@ -94,7 +124,11 @@ async function queueOf({ directory }: Context, request: FastifyRequest): Promise
   return (await directory.find('queue', readName(pathPart(request, 'name'), 'queue'))).name
 }
 
-async function run({ engine }: Context, command: Command, name: string): Promise<Awaited<ReturnType<typeof engine.command>>> {
+async function run(
+  { engine }: Context,
+  command: Command,
+  name: string,
+): Promise<Awaited<ReturnType<typeof engine.command>>> {
   const outcome = await engine.command(command)
   if (outcome.status === 'not-found') throw notFound('queue', name)
   if (outcome.status === 'full') throw fullError('queue', name, outcome)

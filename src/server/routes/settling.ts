@@ -3,8 +3,17 @@
  * hold that end alike travel to the engine as one request; what carries a result, an error or outputs goes alone, since
  * it takes effect whole or not at all.
  */
-import { type AppendRequest, type AppendWish, BatchBuilder, type ExtendRequest, type FullOutcome, type SettleRequest, type Settlement } from '../../index.ts'
+
 import { SluiceError } from '../../errors.ts'
+import {
+  type AppendRequest,
+  type AppendWish,
+  BatchBuilder,
+  type ExtendRequest,
+  type FullOutcome,
+  type Settlement,
+  type SettleRequest,
+} from '../../index.ts'
 import { fullError } from '../../outcomes.ts'
 import type { Context } from '../context.ts'
 import { readMessageObject } from '../incoming.ts'
@@ -12,6 +21,7 @@ import { cutElements, cutMembers } from '../json-text.ts'
 import { type LeaseToken, parseLeaseToken } from '../lease-token.ts'
 import { anything, list, oneOf, optional, readMembers, readName, text, whole } from '../members.ts'
 import { formatProblem, problemOf } from '../problem.ts'
+import { validate } from '../validation.ts'
 
 /** The shortest and the longest hold. */
 const MIN_LEASE_MS = 100
@@ -56,7 +66,10 @@ export async function extendLeases({ engine }: Context, body: Control): Promise<
       const { lease, leaseMs } = readMembers(item, EXTEND_ITEM, `item ${i + 1}`)
       const progress = sourceOf(sources, i, item, 'progress')
       if (progress !== undefined && Buffer.byteLength(progress) > MAX_PROGRESS_BYTES) {
-        throw new SluiceError('PAYLOAD_TOO_LARGE', `The progress of item ${i + 1} has more than ${MAX_PROGRESS_BYTES} bytes.`)
+        throw new SluiceError(
+          'PAYLOAD_TOO_LARGE',
+          `The progress of item ${i + 1} has more than ${MAX_PROGRESS_BYTES} bytes.`,
+        )
       }
       const token = readLease(lease)
       const alone = progress === undefined ? '' : `${i}`
@@ -72,7 +85,9 @@ export async function extendLeases({ engine }: Context, body: Control): Promise<
     const lost = new Set(outcome?.status === 'extended' ? outcome.lost : request.offsets)
     places.forEach((place, i) => {
       const isLost = outcome?.status !== 'extended' || lost.has(request.offsets[i] as number)
-      answers[place] = isLost ? refused(leaseLost()) : JSON.stringify({ outcome: 'extended', expiresAtMs: outcome.expiresAtMs })
+      answers[place] = isLost
+        ? refused(leaseLost())
+        : JSON.stringify({ outcome: 'extended', expiresAtMs: outcome.expiresAtMs })
     })
   })
   return `{"outcomes":[${answers.join(',')}]}`
@@ -91,9 +106,17 @@ export async function settleLeases(context: Context, body: Control): Promise<str
       const result = sourceOf(sources, i, item, 'result')
       const outcome = settlementOf(read, result, context.now())
       const outputSource = sourceOf(sources, i, item, 'outputs')
-      const outputs = outputSource === undefined ? undefined : await readOutputs(context, outputSource, read.outputs ?? [], `item ${i + 1}`)
-      const isPlain = outputs === undefined && result === undefined && (outcome.kind === 'done' || outcome.kind === 'release')
-      join(joined, isPlain ? `${holdKey(token)}|${outcome.kind}` : `${i}`, token, i, (hold) => ({ ...hold, outcome, ...(outputs === undefined ? {} : { outputs }) }))
+      const outputs =
+        outputSource === undefined
+          ? undefined
+          : await readOutputs(context, outputSource, read.outputs ?? [], `item ${i + 1}`)
+      const isPlain =
+        outputs === undefined && result === undefined && (outcome.kind === 'done' || outcome.kind === 'release')
+      join(joined, isPlain ? `${holdKey(token)}|${outcome.kind}` : `${i}`, token, i, (hold) => ({
+        ...hold,
+        outcome,
+        ...(outputs === undefined ? {} : { outputs }),
+      }))
     } catch (error) {
       answers[i] = refused(error)
     }
@@ -105,35 +128,61 @@ export async function settleLeases(context: Context, body: Control): Promise<str
     const lost = new Set(outcome?.status === 'settled' ? outcome.lost : [])
     places.forEach((place, i) => {
       if (outcome?.status === 'full') answers[place] = refused(fullOutputs(request, outcome))
-      else if (outcome?.status !== 'settled' || lost.has(request.offsets[i] as number)) answers[place] = refused(leaseLost())
+      else if (outcome?.status !== 'settled' || lost.has(request.offsets[i] as number))
+        answers[place] = refused(leaseLost())
       else answers[place] = '{"outcome":"settled"}'
     })
   })
   return `{"outcomes":[${answers.join(',')}]}`
 }
 
-function settlementOf(read: { outcome: string; error: string | undefined; delayMs: number | undefined }, result: string | undefined, nowMs: number): Settlement {
+function settlementOf(
+  read: { outcome: string; error: string | undefined; delayMs: number | undefined },
+  result: string | undefined,
+  nowMs: number,
+): Settlement {
   const { outcome, error, delayMs } = read
   const isError = outcome === 'retry' || outcome === 'dead'
-  const extra = result !== undefined && outcome !== 'done' ? 'result' : error !== undefined && !isError ? 'error' : delayMs !== undefined && outcome !== 'retry' ? 'delayMs' : null
-  if (extra !== null) throw new SluiceError('INVALID_OPTION', `${extra} has no meaning with the outcome '${outcome}'.`, { option: extra })
+  const extra =
+    result !== undefined && outcome !== 'done'
+      ? 'result'
+      : error !== undefined && !isError
+        ? 'error'
+        : delayMs !== undefined && outcome !== 'retry'
+          ? 'delayMs'
+          : null
+  if (extra !== null)
+    throw new SluiceError('INVALID_OPTION', `${extra} has no meaning with the outcome '${outcome}'.`, { option: extra })
   if (outcome === 'done') return { kind: 'done', result }
   if (outcome === 'release') return { kind: 'release' }
   const said = error ?? 'The worker gave no error.'
-  return outcome === 'dead' ? { kind: 'dead', error: said } : { kind: 'retry', error: said, atMs: delayMs === undefined ? undefined : nowMs + delayMs }
+  return outcome === 'dead'
+    ? { kind: 'dead', error: said }
+    : { kind: 'retry', error: said, atMs: delayMs === undefined ? undefined : nowMs + delayMs }
 }
 
 /** P9: what the handler publishes with its settle, one batch for each queue or topic. */
-async function readOutputs(context: Context, source: string, values: readonly unknown[], where: string): Promise<AppendRequest[]> {
+async function readOutputs(
+  context: Context,
+  source: string,
+  values: readonly unknown[],
+  where: string,
+): Promise<AppendRequest[]> {
   const sources = cutElements(source)
   const batches = new Map<string, { builder: BatchBuilder; wishes: AppendWish[] }>()
   for (const [i, value] of values.entries()) {
     const of = `output ${i + 1} of ${where}`
     const { queue, topic, ...rest } = Object(value) as Record<string, unknown>
-    if ((queue === undefined) === (topic === undefined)) throw new SluiceError('INVALID_OPTION', `${of} needs one of queue and topic.`)
+    if ((queue === undefined) === (topic === undefined))
+      throw new SluiceError('INVALID_OPTION', `${of} needs one of queue and topic.`)
     const kind = queue === undefined ? 'topic' : 'queue'
-    const { name } = await context.directory.use(kind, readName(queue ?? topic, kind))
-    const { fields, wish } = readMessageObject({ source: sources[i] as string, value: rest, kind, where: of }, context.now(), context.settings.maxMessageBytes)
+    const { name, noun } = await context.directory.use(kind, readName(queue ?? topic, kind))
+    const incoming = readMessageObject(
+      { source: sources[i] as string, value: rest, kind, where: of },
+      context.now(),
+      context.settings.maxMessageBytes,
+    )
+    const { fields, wish } = await validate(noun.schema, incoming)
     let batch = batches.get(name)
     if (batch === undefined) {
       batch = { builder: new BatchBuilder(), wishes: [] }
@@ -142,17 +191,30 @@ async function readOutputs(context: Context, source: string, values: readonly un
     if (wish !== null) batch.wishes.push({ ...wish, index: batch.builder.count })
     batch.builder.add(fields)
   }
-  return [...batches].map(([topic, { builder, wishes }]) => ({ topic, batch: builder.finish(), wishes: wishes.length === 0 ? undefined : wishes }))
+  return [...batches].map(([topic, { builder, wishes }]) => ({
+    topic,
+    batch: builder.finish(),
+    wishes: wishes.length === 0 ? undefined : wishes,
+  }))
 }
 
 type HoldOf = Pick<SettleRequest, 'topic' | 'group' | 'fence' | 'token'> & { offsets: number[] }
 
 /** Adds an item to the request of its key. A lease that is named twice gets a request of its own, and finds itself lost. */
-function join<T>(joined: Map<string, Joined<T>>, key: string, token: LeaseToken, place: number, make: (hold: HoldOf) => T & { offsets: number[] }): void {
+function join<T>(
+  joined: Map<string, Joined<T>>,
+  key: string,
+  token: LeaseToken,
+  place: number,
+  make: (hold: HoldOf) => T & { offsets: number[] },
+): void {
   const known = joined.get(key)
   if (known === undefined || known.request.offsets.includes(token.offset)) {
     const { topic, group, fence, offset, holder } = token
-    joined.set(known === undefined ? key : `${key}|${place}`, { request: make({ topic, group, fence, token: holder, offsets: [offset] }), places: [place] })
+    joined.set(known === undefined ? key : `${key}|${place}`, {
+      request: make({ topic, group, fence, token: holder, offsets: [offset] }),
+      places: [place],
+    })
     return
   }
   known.request.offsets.push(token.offset)
@@ -165,7 +227,11 @@ function holdKey({ topic, group, fence, holder }: LeaseToken): string {
 
 function readLease(lease: string): LeaseToken {
   const token = parseLeaseToken(lease)
-  if (token === null) throw new SluiceError('BAD_REQUEST', 'The lease is not one that this server gave: send the member `lease` of a lease as it came.')
+  if (token === null)
+    throw new SluiceError(
+      'BAD_REQUEST',
+      'The lease is not one that this server gave: send the member `lease` of a lease as it came.',
+    )
   return token
 }
 
@@ -186,7 +252,10 @@ function fullOutputs({ outputs = [] }: SettleRequest, full: FullOutcome): Sluice
 }
 
 function leaseLost(): SluiceError {
-  return new SluiceError('LEASE_LOST', 'The lease is no longer held: it expired, was settled or cancelled, or the message is with another worker. Nothing was done.')
+  return new SluiceError(
+    'LEASE_LOST',
+    'The lease is no longer held: it expired, was settled or cancelled, or the message is with another worker. Nothing was done.',
+  )
 }
 
 function refused(error: unknown): string {

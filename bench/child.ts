@@ -1,0 +1,22 @@
+/**
+ * The child process of one measurement: `child.ts MODULE FUNCTION OPTIONS` sends what the function returns. It may
+ * send word before that it has come as far as it was to.
+ */
+export type ChildMessage = { kind: 'ready' } | { kind: 'result'; value: unknown }
+
+/** Tells the parent, whose `Child.ready` then resolves. */
+export function tellReady(): void {
+  process.send?.({ kind: 'ready' } satisfies ChildMessage)
+}
+
+async function main(): Promise<void> {
+  const [module = '', name = '', options = 'null'] = process.argv.slice(2)
+  const exports: Record<string, unknown> = await import(new URL(module, import.meta.url).href)
+  const measure = exports[name]
+  if (typeof measure !== 'function') throw new Error(`${module} exports no function ${name}`)
+  const value: unknown = await measure(JSON.parse(options))
+  process.send?.({ kind: 'result', value } satisfies ChildMessage, () => process.disconnect())
+}
+
+// Not awaited: modules that import this one would wait for it, and it for them.
+if (import.meta.main) void main()

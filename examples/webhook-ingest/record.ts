@@ -1,0 +1,25 @@
+/** What a run leaves behind: the evidence that checks.ts judges and report.ts prints. */
+import type { Evidence } from './consume.ts'
+import type { Delivery } from './deliveries.ts'
+import type { Kill } from './kills.ts'
+import type { Accepted } from './sender.ts'
+import type { Stored } from './stored.ts'
+
+export interface RunRecord {
+  readonly leaseMs: number
+  readonly sent: readonly Delivery[]
+  /** In the order in which each lane was answered. */
+  readonly accepted: readonly Accepted[]
+  readonly stored: Stored
+  readonly workers: readonly Evidence[]
+  readonly groups: Readonly<Record<Group, Evidence>>
+  readonly kills: readonly Kill[]
+  /** What was on the topic when the late group joined. */
+  readonly lateAt: number
+  readonly tookMs: number
+}
+
+export const GROUPS = ['audit', 'notify', 'search'] as const
+export type Group = (typeof GROUPS)[number]
+/** This one joins when half of the jobs are done. */
+export const LATE: Group = 'search'

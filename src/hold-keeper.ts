@@ -1,0 +1,142 @@
+/**
+ * Looks after what a worker holds: extends leases that are held by a token, finds out which were revoked, and ends
+ * attempts that ran too long.
+ *
+ * One timer for all tasks, set while there are some. They start in order and have the same time-out, so the oldest is
+ * due first and none needs a timer of its own. A lease held by the process lasts as long as the process; asking after
+ * it only tells whether it was revoked, so that is done every few seconds, and only for tasks that run for that long.
+ */
+import type { ExtendOutcome, ExtendRequest } from './engine/contract.ts'
+import type { HeldLease } from './held-lease.ts'
+import type { NounContext } from './noun-context.ts'
+import { isTransient } from './settler.ts'
+import type { Task } from './task.ts'
+
+/** How often a lease held by the process is asked after. */
+const CHECK_MS = 5_000
+/** Extensions within one lease time, so that two may fail. */
+const EXTENDS_PER_LEASE = 3
+
+/** What the keeper tells its worker. */
+export interface KeeperHooks {
+  /** The attempt is over, whatever its handler does. */
+  onTimeout(task: Task): void
+  onFailure(error: unknown): void
+}
+
+export class HoldKeeper {
+  readonly #context: NounContext
+  readonly #leaseMs: number
+  readonly #timeoutMs: number
+  readonly #tasks: ReadonlySet<Task>
+  readonly #buffer: readonly HeldLease[]
+  readonly #hooks: KeeperHooks
+  readonly #keepMs: number
+  #nextKeepAtMs = 0
+  #stopTimer: (() => void) | null = null
+  #isAsking = false
+  #asksAgain = false
+
+  constructor(
+    context: NounContext,
+    times: { readonly leaseMs: number; readonly timeoutMs: number },
+    tasks: ReadonlySet<Task>,
+    buffer: readonly HeldLease[],
+    hooks: KeeperHooks,
+  ) {
+    this.#context = context
+    this.#leaseMs = times.leaseMs
+    this.#timeoutMs = times.timeoutMs
+    this.#tasks = tasks
+    this.#buffer = buffer
+    this.#hooks = hooks
+    this.#keepMs = context.holder === 'token' ? Math.floor(times.leaseMs / EXTENDS_PER_LEASE) : CHECK_MS
+  }
+
+  /** There is something to look after. */
+  start(): void {
+    if (this.#stopTimer !== null) return
+    const nowMs = this.#context.host.now()
+    this.#nextKeepAtMs = nowMs + this.#keepMs
+    this.#setTimer(nowMs)
+  }
+
+  stop(): void {
+    this.#stopTimer?.()
+    this.#stopTimer = null
+  }
+
+  /** Asks at once whether everything that is held still is. */
+  check(): void {
+    if (this.#isAsking) this.#asksAgain = true
+    else this.#ask(Number.POSITIVE_INFINITY, true)
+  }
+
+  readonly #onTimer = (): void => {
+    this.#stopTimer = null
+    const now = this.#context.host.now()
+    for (const task of this.#tasks) {
+      if (task.startedAtMs + this.#timeoutMs > now) break
+      if (task.mode === 'running') this.#hooks.onTimeout(task)
+    }
+    const isToken = this.#context.holder === 'token'
+    if (now >= this.#nextKeepAtMs) {
+      this.#nextKeepAtMs = now + this.#keepMs
+      if (!this.#isAsking) this.#ask(isToken ? now : now - this.#keepMs, isToken)
+    }
+    if (this.#tasks.size > 0 || (isToken && this.#buffer.length > 0)) this.#setTimer(now)
+  }
+
+  #setTimer(nowMs: number): void {
+    let dueMs = this.#nextKeepAtMs
+    for (const task of this.#tasks) {
+      if (task.mode !== 'running') continue
+      dueMs = Math.min(dueMs, task.startedAtMs + this.#timeoutMs)
+      break
+    }
+    if (this.#tasks.size === 0) dueMs = Math.min(dueMs, nowMs + this.#timeoutMs)
+    this.#stopTimer = this.#context.host.setTimer(Math.max(0, dueMs - nowMs), this.#onTimer)
+  }
+
+  /** Extends what was started up to `startedUntilMs`, and what is not started yet. */
+  #ask(startedUntilMs: number, withUnstarted: boolean): void {
+    const offsets = new Map<HeldLease, number[]>()
+    if (withUnstarted) for (const lease of this.#buffer) offsets.set(lease, lease.unstarted())
+    for (const task of this.#tasks) {
+      if (task.startedAtMs > startedUntilMs) break
+      if (task.isLost) continue
+      const known = offsets.get(task.lease)
+      if (known === undefined) offsets.set(task.lease, [task.offset])
+      else known.push(task.offset)
+    }
+    const leases = [...offsets.keys()].filter((lease) => (offsets.get(lease) as number[]).length > 0)
+    if (leases.length === 0) return
+    this.#isAsking = true
+    const requests: ExtendRequest[] = leases.map((lease) => ({
+      ...lease.holdOf(offsets.get(lease) as number[]),
+      leaseMs: this.#leaseMs,
+    }))
+    this.#context.engine.extend(requests).then(
+      (outcomes) => {
+        this.#isAsking = false
+        for (let i = 0; i < leases.length; i++)
+          this.#take(leases[i] as HeldLease, requests[i] as ExtendRequest, outcomes[i] as ExtendOutcome)
+        if (!this.#asksAgain) return
+        this.#asksAgain = false
+        this.check()
+      },
+      (error: unknown) => {
+        this.#isAsking = false
+        // One that may pass is tried again with the next turn; leases outlast two of them.
+        if (!isTransient(error)) this.#hooks.onFailure(error)
+      },
+    )
+  }
+
+  #take(lease: HeldLease, request: ExtendRequest, outcome: ExtendOutcome): void {
+    const lost = outcome.status === 'extended' ? outcome.lost : request.offsets
+    if (lost.length === 0) return
+    for (const offset of lost) lease.markLost(offset)
+    for (const task of this.#tasks) if (task.lease === lease && task.isLost) task.lose()
+  }
+}

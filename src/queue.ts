@@ -1,0 +1,347 @@
+/** The queue: work that is done now (`call`) or later (`add`), each job by one worker. */
+import { Declared, type DeclaredAs } from './declared.ts'
+import type { CommandOutcome } from './engine/contract.ts'
+import type { QueueSettings } from './engine/options.ts'
+import type { SluiceError } from './errors.ts'
+import { Feed, type FeedOptions, type MessageOptions, registerFeed } from './feed.ts'
+import type { HandlerContext } from './handler-context.ts'
+import { AddedJob, cancelJob, findJob, isTerminal, Job, jobNotFoundError, takeResult, waitForEnd } from './job.ts'
+import { parseJobId } from './job-id.ts'
+import { JobMessage } from './message.ts'
+import { BatchView, type Priority } from './message-batch.ts'
+import type { NounContext } from './noun-context.ts'
+import { checkOptions } from './options-check.ts'
+import { fullError, notFoundError } from './outcomes.ts'
+import type { Schema } from './schema.ts'
+import {
+  CALL_RULES,
+  DEAD_RULES,
+  JOB_ITEM_RULES,
+  JOB_RULES,
+  OUTPUT_JOB_RULES,
+  QUEUE_RULES,
+  REDRIVE_RULES,
+  WORK_RULES,
+} from './setting-rules.ts'
+import { chooseSettings, type Given } from './settings.ts'
+import type { OnSettled } from './settled-watches.ts'
+import { Worker } from './worker.ts'
+import type { WorkOptions } from './worker-options.ts'
+
+const NOT_SETTINGS = ['schema', 'pace', 'fullWaitMs']
+const DEFAULT_CALL_TIMEOUT_MS = 30_000
+/** What an engine takes back in one call. */
+const REDRIVE_AT_ONCE = 1_000
+const DEFAULT_REDRIVE_MAX = 10_000
+const DEFAULT_DEAD_LIMIT = 100
+
+/** Settings of the queue, shared by all who use it, and how this process feeds it. */
+export interface QueueOptions extends Given<QueueSettings>, FeedOptions {}
+
+export interface AddOptions<R = unknown> extends MessageOptions {
+  /**
+   * Milliseconds until the job takes its place in the queue, 0 to ten years (P4). It counts in the depth from the start.
+   * @default 0: now
+   */
+  readonly delayMs?: number | undefined
+  /** `high` goes before `normal` goes before `low`, among the heads of lanes; never within a key. @default 'normal' */
+  readonly priority?: Priority | undefined
+  /**
+   * Milliseconds from now within which it must be started, 1 to ten years; then it is `expired` and never started. A job
+   * that was started goes on. @default none: it waits for as long as it takes
+   */
+  readonly deadlineMs?: number | undefined
+  /**
+   * Called once when the job has ended, with how it ended. It lives and dies with this process and with this Sluice; at
+   * most 10,000 wait at a time, and `add` rejects with `OVERLOADED` beyond that. What it throws goes to `onError`. For
+   * the truth after a restart, ask for the status. @default none
+   */
+  readonly onSettled?: OnSettled<R> | undefined
+}
+
+export interface CallOptions extends Omit<MessageOptions, 'fullWaitMs'> {
+  /** See {@link AddOptions}. @default 'normal' */
+  readonly priority?: Priority | undefined
+  /**
+   * Milliseconds for all of it, 1 to ten years: waiting, handling, retries. Past it the job is skipped if it was not
+   * started, else its outcome is kept (P11). @default 30_000
+   */
+  readonly timeoutMs?: number | undefined
+  /** Ends the wait; the call rejects with the signal's reason and the job goes on. */
+  readonly signal?: AbortSignal | undefined
+}
+
+/** One of many jobs: its payload and the options of `add`. */
+export interface AddItem<P = unknown, R = unknown> extends AddOptions<R> {
+  readonly payload: P
+}
+
+export interface RedriveOptions {
+  /** Jobs to redrive. @default all dead and blocked ones, oldest first */
+  readonly ids?: readonly string[] | undefined
+  /** The most, 1 to 1,000,000. @default 10_000 */
+  readonly max?: number | undefined
+}
+
+export interface Redriven {
+  /** Dead letters that became new jobs, and blocked jobs that are tried again. Fewer than asked for where the queue got full. */
+  readonly count: number
+  /** Ids of the new jobs. */
+  readonly ids: readonly string[]
+}
+
+export interface DeadOptions {
+  /** Where an earlier page ended: its `next`. @default the oldest */
+  readonly after?: string | undefined
+  /** The most of one page, 1 to 1,000. @default 100 */
+  readonly limit?: number | undefined
+}
+
+/** A job that is out of attempts. */
+export interface DeadJob<P = unknown> {
+  readonly id: string
+  readonly attempts: number
+  /** Of the last attempt. */
+  readonly error: string
+  /** ms since 1970. */
+  readonly diedAtMs: number
+  /** What it was: payload, key, headers. Its `timestampMs` is when it died. */
+  readonly message: JobMessage<P>
+}
+
+export interface DeadPage<P = unknown> {
+  readonly jobs: readonly DeadJob<P>[]
+  /** To go on with; null at the end. */
+  readonly next: string | null
+}
+
+/** What works on a job. What it returns is the job's result, as JSON; undefined: none. */
+export type JobHandler<P, R> = (job: JobMessage<P>, context: HandlerContext) => R | PromiseLike<R>
+
+/**
+ * A queue. `P` is what handlers get, `R` what they return, `In` what is added (with a schema that transforms, its
+ * input).
+ */
+export class Queue<P = unknown, R = unknown, In = P> {
+  readonly name: string
+  readonly #context: NounContext
+  readonly #declared: Declared
+  readonly #feed: Feed<AddedJob<R>>
+
+  /** Made by `sluice.queue()`. */
+  constructor(context: NounContext, name: string) {
+    this.name = name
+    this.#context = context
+    this.#declared = new Declared(context.engine, { kind: 'queue', name, settings: {} })
+    const source = { name, tag: '' }
+    const declared = this.#declared
+    const rules = { rules: JOB_RULES, itemRules: JOB_ITEM_RULES, outputRules: OUTPUT_JOB_RULES }
+    this.#feed = new Feed(context, 'queue', name, declared, rules, (place, receipt, isDuplicate) => {
+      source.tag = declared.tag
+      return new AddedJob<R>(context, source, place, receipt, isDuplicate)
+    })
+    registerFeed(this, this.#feed)
+  }
+
+  /** What payloads are validated with, if anything. */
+  get schema(): Schema | undefined {
+    return this.#feed.schema
+  }
+
+  /** Takes options that came with a later `sluice.queue()`: what is given replaces, what is not stays. */
+  use(options: QueueOptions): void {
+    checkOptions(options, QUEUE_RULES, `queue '${this.name}'`)
+    this.#feed.use(options)
+    const settings = chooseSettings(options, NOT_SETTINGS)
+    if (Object.keys(settings).length > 0) this.#declared.change(settings)
+  }
+
+  /**
+   * Declares the queue now rather than at its first use. Says whether it was new, and the settings in force. Rejects
+   * with `DECLARED_DIFFERENTLY` where a setting may not change.
+   */
+  declare(): Promise<DeclaredAs> {
+    return this.#declared.declare()
+  }
+
+  /**
+   * Adds a job. Resolves once it is durable (P1), which the receipt states. Rejects with `QUEUE_FULL` or `DISK_FULL`
+   * (nothing was stored; `details.retryAfterMs`), `INVALID_PAYLOAD`, `PAYLOAD_TOO_LARGE`, `SCHEMA_MISMATCH`,
+   * `INVALID_OPTION`, `IDEMPOTENCY_MISMATCH`, `OVERLOADED`, `CLOSED`, or `UNKNOWN` (nobody can tell; adding it again
+   * under its idempotency key is safe).
+   */
+  add(payload: In, options?: AddOptions<R>): Promise<AddedJob<R>> {
+    const onSettled = options?.onSettled
+    if (onSettled === undefined) return this.#feed.add(payload, options)
+    return this.#watch(onSettled, () => this.#feed.add(payload, options))
+  }
+
+  /**
+   * Adds many jobs at once, stored in their order. Each has its own outcome at its index: the job, or the error with
+   * which `add` would have rejected. An array of any length: it is stored by portions.
+   */
+  async addMany(items: readonly AddItem<In, R>[]): Promise<(AddedJob<R> | SluiceError)[]> {
+    return this.#feed.addMany(items, (item) => {
+      const { onSettled } = item
+      return onSettled === undefined ? this.#feed.addItem(item) : this.#watch(onSettled, () => this.#feed.addItem(item))
+    })
+  }
+
+  /**
+   * Adds a job and waits for its result: served in arrival order within its lane (P11). Rejects like `add` and like
+   * `job.result()`. `JOB_EXPIRED`: it was not started within `timeoutMs`, and never will be. `DEADLINE`: it was, and is
+   * not done; its id is in the details, and its outcome can be fetched with it.
+   */
+  async call(payload: In, options: CallOptions = {}): Promise<R> {
+    checkOptions(options, CALL_RULES, 'queue.call()')
+    const { timeoutMs = DEFAULT_CALL_TIMEOUT_MS, signal, ...rest } = options
+    signal?.throwIfAborted()
+    const untilMs = this.#context.host.now() + timeoutMs
+    const { id } = await this.#feed.add(payload, { ...rest, deadlineMs: timeoutMs, fullWaitMs: 0 })
+    const view = await waitForEnd(this.#context, id, untilMs, signal)
+    // Asking once more settles as expired what was not started in time.
+    return takeResult<R>(isTerminal(view) ? view : await findJob(this.#context, id), timeoutMs)
+  }
+
+  /**
+   * Works on the queue's jobs in this process, until `close()`. The handler may run more than once for a job (P3): what
+   * it does should bear that, or use `once` and `publish`. Throwing retries after the queue's back-off, `RetryLater`
+   * after a time of its own, `Unrecoverable` never.
+   */
+  work(handler: JobHandler<P, R>, options: WorkOptions = {}): Worker {
+    checkOptions(options, WORK_RULES, 'queue.work()')
+    const declared = this.#declared
+    const { name } = this
+    return Worker.start(
+      this.#context,
+      {
+        topic: name,
+        group: '',
+        keepsResults: true,
+        prepare: () => declared.ensure(),
+        forget: () => declared.forget(),
+        makeMessage: ({ view, offsets, timestampsMs }, index) =>
+          new JobMessage<P>(
+            name,
+            declared.tag,
+            0,
+            offsets[index] as number,
+            timestampsMs[index] as number,
+            view,
+            index,
+          ),
+      },
+      handler,
+      options,
+    )
+  }
+
+  /** A job of this queue by its id. Rejects with `JOB_NOT_FOUND`. */
+  async get(id: string): Promise<Job<R>> {
+    this.#checkId(id)
+    await findJob(this.#context, id)
+    return new Job<R>(this.#context, id)
+  }
+
+  /** Ends a job that has not ended: see `job.cancel()`. */
+  async cancel(id: string): Promise<void> {
+    this.#checkId(id)
+    await cancelJob(this.#context, id)
+  }
+
+  /** Hands no jobs out until `resume()`, in any process and over restarts. Adding goes on; running handlers finish. */
+  async pause(): Promise<void> {
+    await this.#declared.ensure()
+    this.#checkDone(await this.#context.engine.command({ kind: 'pause', topic: this.name, group: '' }))
+  }
+
+  async resume(): Promise<void> {
+    await this.#declared.ensure()
+    this.#checkDone(await this.#context.engine.command({ kind: 'resume', topic: this.name, group: '' }))
+  }
+
+  /** Dead letters, oldest first, a page at a time. */
+  async dead(options: DeadOptions = {}): Promise<DeadPage<P>> {
+    checkOptions(options, DEAD_RULES, 'queue.dead()')
+    await this.#declared.ensure()
+    const { after, limit = DEFAULT_DEAD_LIMIT } = options
+    const cursor = after === undefined ? {} : { after }
+    const outcome = await this.#context.engine.command({
+      kind: 'dead',
+      topic: this.name,
+      group: '',
+      max: limit,
+      ...cursor,
+    })
+    if (outcome.status !== 'dead-letters') throw notFoundError('queue', this.name)
+    const jobs = outcome.letters.map(({ id, offset, attempts, error, diedAtMs, batch }) => {
+      const message = new JobMessage<P>(this.name, this.#declared.tag, 0, offset, diedAtMs, new BatchView(batch), 0)
+      return { id, attempts, error, diedAtMs, message }
+    })
+    return { jobs, next: outcome.next }
+  }
+
+  /**
+   * Tries again what is out of attempts: dead letters become new jobs (`redriveOf` names the old one, whose status does
+   * not change: P10), blocked jobs get as many attempts again. Rejects with `JOB_NOT_FOUND` for an id that is not of
+   * this queue, and with `QUEUE_FULL` where not even one found room.
+   */
+  async redrive(options: RedriveOptions = {}): Promise<Redriven> {
+    checkOptions(options, REDRIVE_RULES, 'queue.redrive()')
+    await this.#declared.ensure()
+    const { ids, max = DEFAULT_REDRIVE_MAX } = options
+    for (const id of ids ?? []) this.#checkId(id, this.#declared.tag)
+    const made: string[] = []
+    let count = 0
+    for (let at = 0; count < max && (ids === undefined || at < ids.length); at += REDRIVE_AT_ONCE) {
+      const some = ids === undefined ? {} : { ids: ids.slice(at, at + REDRIVE_AT_ONCE) }
+      const portion = Math.min(max - count, REDRIVE_AT_ONCE)
+      const outcome = await this.#context.engine.command({
+        kind: 'redrive',
+        topic: this.name,
+        group: '',
+        max: portion,
+        ...some,
+      })
+      if (outcome.status === 'full' && count > 0) break
+      this.#checkDone(outcome)
+      const { count: moved = 0, ids: movedIds = [] } = outcome as Extract<CommandOutcome, { status: 'done' }>
+      count += moved
+      made.push(...movedIds)
+      if (ids === undefined && moved < portion) break
+    }
+    return { count, ids: made }
+  }
+
+  /** For `sluice.close()`: refuses what waits in this process and waits for what is under way. */
+  flush(): Promise<void> {
+    return this.#feed.close()
+  }
+
+  async #watch(onSettled: OnSettled<R>, add: () => Promise<AddedJob<R>>): Promise<AddedJob<R>> {
+    const { settledWatches } = this.#context
+    settledWatches.reserve()
+    let job: AddedJob<R>
+    try {
+      job = await add()
+    } catch (error) {
+      settledWatches.release()
+      throw error
+    }
+    void settledWatches.watch(this.#context, job.id, onSettled)
+    return job
+  }
+
+  #checkId(id: string, tag?: string): void {
+    const parsed = typeof id === 'string' ? parseJobId(id) : null
+    if (parsed === null || parsed.queue !== this.name || (tag !== undefined && parsed.tag !== tag))
+      throw jobNotFoundError(String(id))
+  }
+
+  #checkDone(outcome: CommandOutcome): void {
+    if (outcome.status === 'done') return
+    if (outcome.status === 'full') throw fullError('queue', this.name, outcome)
+    this.#declared.forget()
+    throw notFoundError('queue', this.name)
+  }
+}

@@ -1,0 +1,166 @@
+/**
+ * An open Sluice: the nouns over one engine. It keeps one queue or topic for each name, so that the settings, the
+ * schema and the pace that were given once hold wherever the name is used in this process.
+ */
+
+import { createAwakeHost } from './awake-host.ts'
+import type { Engine, EngineStats } from './engine/contract.ts'
+import { SluiceError } from './errors.ts'
+import { type Host, realHost } from './host/host.ts'
+import type { NounContext } from './noun-context.ts'
+import { callback, checkName, checkOptions, createRules, whole } from './options-check.ts'
+import { Queue, type QueueOptions } from './queue.ts'
+import type { Schema } from './schema.ts'
+import { SettledWatches } from './settled-watches.ts'
+import { Topic, type TopicOptions } from './topic.ts'
+import type { Worker } from './worker.ts'
+import { CLOSE_RULES, type CloseOptions } from './worker-options.ts'
+
+const DEFAULT_MAX_PAYLOAD_BYTES = 1_048_576
+/** What one batch can carry with room to spare: its places are 32-bit numbers. */
+const MAX_MAX_PAYLOAD_BYTES = 268_435_456
+
+/** Options of a Sluice, whatever its engine. */
+export interface SluiceOptions {
+  /**
+   * The largest payload and the largest result in bytes, 1 to 268,435,456 (256 MiB). Beyond it `PAYLOAD_TOO_LARGE`.
+   * @default 1_048_576 (1 MiB)
+   */
+  readonly maxPayloadBytes?: number | undefined
+  /**
+   * Hears of failures that no caller waits for: an engine that a worker cannot reach, an `onSettled` that throws, a group
+   * that was detached. @default a warning of the process
+   */
+  readonly onError?: ((error: unknown) => void) | undefined
+}
+
+/** For engines and tests. */
+export interface SluiceParts {
+  /** @default the real clock and chance */
+  readonly host?: Host | undefined
+  /** How workers hold messages: as this process, or by tokens where the engine is on another machine. @default 'process' */
+  readonly holder?: 'process' | 'token' | undefined
+}
+
+export const SLUICE_RULES = { maxPayloadBytes: whole(1, MAX_MAX_PAYLOAD_BYTES), onError: callback }
+
+/** A Sluice over an engine. `open()` makes one; so does whoever brings an engine of their own. */
+export function createSluice(engine: Engine, options: SluiceOptions = {}, parts: SluiceParts = {}): Sluice {
+  checkOptions(options, createRules(SLUICE_RULES), 'createSluice()')
+  return new Sluice(engine, options, parts)
+}
+
+export class Sluice {
+  /** What the nouns speak to. For servers; what it does past the nouns, it does. */
+  readonly engine: Engine
+  readonly #context: NounContext
+  readonly #queues = new Map<string, Queue<unknown, unknown, unknown>>()
+  readonly #topics = new Map<string, Topic<unknown, unknown>>()
+  #closing: Promise<void> | null = null
+
+  constructor(engine: Engine, options: SluiceOptions, parts: SluiceParts) {
+    this.engine = engine
+    this.#context = {
+      engine,
+      host: createAwakeHost(parts.host ?? realHost),
+      maxPayloadBytes: options.maxPayloadBytes ?? DEFAULT_MAX_PAYLOAD_BYTES,
+      holder: parts.holder ?? 'process',
+      settledWatches: new SettledWatches(),
+      workers: new Set<Worker>(),
+      report: createReport(options.onError),
+      findNoun: (name) => this.#queues.get(name) ?? this.#topics.get(name),
+    }
+  }
+
+  /**
+   * A queue by its name, made by the first use of it. Settings are shared with all who use the queue, and given again
+   * they change it; what is left out stays as it is. Throws `INVALID_NAME` and `INVALID_OPTION`.
+   */
+  queue<S extends Schema<never, unknown>, R = unknown>(
+    name: string,
+    options: QueueOptions & { readonly schema: S },
+  ): Queue<OutputOf<S>, R, InputOf<S>>
+  queue<P = unknown, R = unknown>(name: string, options?: QueueOptions): Queue<P, R>
+  queue(name: string, options?: QueueOptions): Queue<unknown, unknown, unknown> {
+    checkName(name, 'queue')
+    this.#checkOther(name, this.#topics, 'topic')
+    const queue = this.#queues.get(name) ?? new Queue<unknown, unknown, unknown>(this.#context, name)
+    if (options !== undefined) queue.use(options)
+    this.#queues.set(name, queue)
+    return queue
+  }
+
+  /** A topic by its name: see {@link queue}. */
+  topic<S extends Schema<never, unknown>>(
+    name: string,
+    options: TopicOptions & { readonly schema: S },
+  ): Topic<OutputOf<S>, InputOf<S>>
+  topic<P = unknown>(name: string, options?: TopicOptions): Topic<P>
+  topic(name: string, options?: TopicOptions): Topic<unknown, unknown> {
+    checkName(name, 'topic')
+    this.#checkOther(name, this.#queues, 'queue')
+    const topic = this.#topics.get(name) ?? new Topic<unknown, unknown>(this.#context, name)
+    if (options !== undefined) topic.use(options)
+    this.#topics.set(name, topic)
+    return topic
+  }
+
+  /** Depths, limits, groups, and what the log has done. */
+  stats(): Promise<EngineStats> {
+    return this.engine.stats()
+  }
+
+  /**
+   * P12: workers take nothing new and finish, or give back what does not within `drainMs` (10,000 ms unless given); what
+   * is being stored is stored; then the engine stops. Called again, it waits for the same end. What is used afterwards
+   * rejects with `CLOSED`.
+   */
+  close(options: CloseOptions = {}): Promise<void> {
+    checkOptions(options, CLOSE_RULES, 'sluice.close()')
+    this.#closing ??= this.#close(options)
+    return this.#closing
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #close(options: CloseOptions): Promise<void> {
+    const { workers, settledWatches } = this.#context
+    await Promise.all([...workers].map((worker) => worker.close(options)))
+    const nouns = [...this.#queues.values(), ...this.#topics.values()]
+    await Promise.all(nouns.map((noun) => noun.flush()))
+    settledWatches.close()
+    await this.engine.close()
+  }
+
+  #checkOther(name: string, others: ReadonlyMap<string, unknown>, kind: string): void {
+    if (!others.has(name)) return
+    throw new SluiceError(
+      'DECLARED_DIFFERENTLY',
+      `'${name}' is a ${kind} here, and one name cannot be both. Use another name.`,
+      { [kind]: name },
+    )
+  }
+}
+
+type OutputOf<S extends Schema<never, unknown>> = NonNullable<S['~standard']['types']>['output']
+type InputOf<S extends Schema<never, unknown>> = NonNullable<S['~standard']['types']>['input']
+
+/** Tells of what nobody waits for; a listener that throws is a warning too. */
+function createReport(onError: ((error: unknown) => void) | undefined): (error: unknown) => void {
+  return (error) => {
+    try {
+      if (onError === undefined) warn(error)
+      else onError(error)
+    } catch (thrown) {
+      warn(thrown)
+    }
+  }
+}
+
+function warn(error: unknown): void {
+  const code = error instanceof SluiceError ? error.code : undefined
+  const message = error instanceof Error ? error.message : String(error)
+  process.emitWarning(message, { type: 'SluiceWarning', ...(code === undefined ? {} : { code }) })
+}

@@ -1,0 +1,163 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createServer } from '../src/server/server.ts'
+import { readEvents, startServer } from './server-harness.ts'
+
+test('a full queue answers 503 with an honest Retry-After and stores nothing', async (t) => {
+  const { call } = await startServer(t)
+  await call('PUT', '/v1/queues/q', { body: { limit: { messages: 2 } } })
+  for (const n of [1, 2]) assert.equal((await call('POST', '/v1/queues/q/jobs', { body: n })).status, 202)
+  const { status, json, headers } = await call('POST', '/v1/queues/q/jobs', { body: 3 })
+  assert.equal(status, 503)
+  assert.deepEqual([json.code, json.depth, json.limit], ['QUEUE_FULL', 2, 2])
+  assert.ok(json.retryAfterMs > 0)
+  assert.equal(headers.get('retry-after'), `${Math.ceil(json.retryAfterMs / 1_000)}`)
+  assert.equal((await call('GET', '/v1/queues/q')).json.depth.messages, 2)
+  assert.equal((await call('GET', '/v1/queues/q')).json.refused, 1)
+})
+
+test('a full queue accepts again once it was drained, and settling was never refused', async (t) => {
+  const { call } = await startServer(t)
+  await call('PUT', '/v1/queues/q', { body: { limit: { messages: 2 } } })
+  for (const n of [1, 2, 3]) await call('POST', '/v1/queues/q/jobs', { body: n })
+  const { json } = await call('POST', '/v1/queues/q/leases', { body: { max: 2 } })
+  const items = json.leases.map(({ lease }: { lease: string }) => ({ lease, outcome: 'done' }))
+  assert.equal((await call('POST', '/v1/leases:settle', { body: { items } })).json.outcomes.length, 2)
+  assert.equal((await call('POST', '/v1/queues/q/jobs', { body: 4 })).status, 202)
+})
+
+test('Prefer: wait does not wait for a job that was refused', async (t) => {
+  const { call } = await startServer(t)
+  await call('PUT', '/v1/queues/q', { body: { limit: { messages: 0 } } })
+  assert.equal((await call('POST', '/v1/queues/q/jobs', { body: 1, headers: { prefer: 'wait=60' } })).status, 503)
+})
+
+test('a batch that a queue has room for in part is answered line by line, one without any room with 503', async (t) => {
+  const { call } = await startServer(t)
+  await call('PUT', '/v1/queues/q', { body: { limit: { messages: 2 } } })
+  const send = () =>
+    call('POST', '/v1/queues/q/jobs', {
+      body: '{"payload":1}\n{"payload":2}\n{"payload":3}\n',
+      type: 'application/x-ndjson',
+    })
+  const part = await send()
+  assert.equal(part.status, 200)
+  const outcomes = part.text
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+  assert.deepEqual(
+    outcomes.map(({ outcome }) => outcome),
+    ['stored', 'stored', 'refused'],
+  )
+  assert.deepEqual([outcomes[2].problem.code, outcomes[2].problem.retryAfterMs > 0], ['QUEUE_FULL', true])
+  const none = await send()
+  assert.deepEqual([none.status, none.json.code, none.json.lines], [503, 'QUEUE_FULL', 3])
+  assert.ok(Number(none.headers.get('retry-after')) >= 1)
+})
+
+test('a topic at its limit refuses publishers while a group holds its messages back', async (t) => {
+  const { call } = await startServer(t)
+  await call('PUT', '/v1/topics/t', { body: { limit: { messages: 1 } } })
+  await call('PUT', '/v1/topics/t/groups/slow', { body: {} })
+  assert.equal((await call('POST', '/v1/topics/t/messages', { body: 1 })).status, 201)
+  const { status, json } = await call('POST', '/v1/topics/t/messages', { body: 2 })
+  assert.deepEqual([status, json.code], [503, 'QUEUE_FULL'])
+})
+
+test('past the cap of waits a long poll is refused, and Prefer: wait answers at once instead', async (t) => {
+  const { call } = await startServer(t, { maxWaiting: 1 })
+  await call('PUT', '/v1/queues/q')
+  const abort = new AbortController()
+  const waiting = call('POST', '/v1/queues/q/leases', { body: { waitMs: 60_000 }, signal: abort.signal })
+  while (!(await call('GET', '/metrics')).text.includes('sluice_http_waiting 1')) {}
+  const refused = await call('POST', '/v1/queues/q/leases', { body: { waitMs: 60_000 } })
+  assert.deepEqual([refused.status, refused.json.code, refused.headers.get('retry-after')], [503, 'OVERLOADED', '1'])
+  const added = await call('POST', '/v1/queues/other/jobs', { body: 1, headers: { prefer: 'wait=60' } })
+  assert.deepEqual([added.status, added.headers.get('preference-applied')], [202, null])
+  assert.deepEqual(
+    (await call('POST', '/v1/queues/q/leases', { body: {} })).json.leases,
+    [],
+    'what does not wait goes on',
+  )
+  abort.abort()
+  await assert.rejects(waiting)
+  while (!(await call('GET', '/metrics')).text.includes('sluice_http_waiting 0')) {}
+})
+
+test('past the cap of requests in flight the answer is 503, but health is still answered', async (t) => {
+  const { call, sluice } = await startServer(t, { maxInFlight: 1 })
+  const { promise: held, resolve: release } = Promise.withResolvers<void>()
+  const { promise: entered, resolve: enter } = Promise.withResolvers<void>()
+  const { engine } = sluice
+  const append = engine.append.bind(engine)
+  t.mock.method(engine, 'append', async (requests: Parameters<typeof append>[0]) => {
+    enter()
+    await held
+    return append(requests)
+  })
+  const first = call('POST', '/v1/queues/q/jobs', { body: 1 })
+  await entered
+  const { status, json, headers } = await call('GET', '/v1/queues')
+  assert.deepEqual([status, json.code, headers.get('retry-after')], [503, 'OVERLOADED', '1'])
+  assert.equal((await call('GET', '/healthz')).status, 200)
+  release()
+  assert.equal((await first).status, 202)
+  assert.equal((await call('GET', '/v1/queues')).status, 200)
+})
+
+test('an outcome that nobody can know is UNKNOWN, never a refusal', async (t) => {
+  const { call, sluice } = await startServer(t)
+  await call('PUT', '/v1/queues/q')
+  const lines: string[] = []
+  const server = createServer(sluice, { port: 0, log: { write: (line) => lines.push(line) } })
+  t.after(() => server.close())
+  const url = await server.listen()
+  t.mock.method(sluice.engine, 'append', async () => {
+    throw new TypeError('secret internals')
+  })
+  const answer = await fetch(`${url}/v1/queues/q/jobs`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: '1',
+  })
+  const text = await answer.text()
+  assert.equal(answer.status, 500)
+  assert.equal(JSON.parse(text).code, 'UNKNOWN')
+  assert.doesNotMatch(text, /secret/)
+  assert.match(lines.join(''), /secret internals/)
+})
+
+test('closing ends long polls and streams at once, and refuses what comes later', async (t) => {
+  const { call, url, server } = await startServer(t)
+  await call('PUT', '/v1/topics/t')
+  const poll = call('POST', '/v1/queues/q/leases', { body: { waitMs: 60_000 } })
+  const { json } = await call('POST', '/v1/queues/other/jobs', { body: 1 })
+  const preferring = call('POST', '/v1/queues/other/jobs', { body: 1, headers: { prefer: 'wait=60' } })
+  const events: string[] = []
+  const stream = (async () => {
+    for await (const { name } of readEvents(`${url}/v1/jobs/${json.id}`)) events.push(name)
+  })()
+  while (!(await call('GET', '/metrics')).text.includes('sluice_http_waiting 3')) {}
+  await server.close()
+  assert.deepEqual((await poll).json.leases, [])
+  assert.equal((await preferring).status, 202)
+  await stream
+  assert.ok(events.includes('message'))
+  await assert.rejects(call('GET', '/healthz'))
+})
+
+test('a job that was accepted before the stop is there after it', async (t) => {
+  const { call, server, sluice } = await startServer(t)
+  const adds = Array.from({ length: 50 }, (_, n) =>
+    call('POST', '/v1/queues/q/jobs', { body: n }).then(
+      ({ status }) => status,
+      () => 0,
+    ),
+  )
+  const [first] = await Promise.all([adds[0], server.close()])
+  const accepted = (await Promise.all(adds)).filter((status) => status === 202).length
+  assert.ok(first === 202 || first === 503 || first === 0)
+  const { topics } = await sluice.engine.stats()
+  assert.equal(topics.find(({ name }) => name === 'q')?.depth.messages ?? 0, accepted)
+})
