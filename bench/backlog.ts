@@ -104,11 +104,14 @@ async function main(): Promise<void> {
     bars: [
       atLeast(`${backlog}: publish, of empty`, 0.8, ratio('publishPerSecond')),
       atLeast(`${backlog}: drain, of empty`, 0.8, ratio('drainPerSecond')),
-      atMost(`${backlog}: rows read per hand-out, of a tenth of it`, 1.1, rows(results.deep) / rows([middle])),
+      atMost(`${backlog}: rows read per hand-out, of a tenth of it`, 1.5, rows(results.deep) / rows([middle])),
       below(`${backlog}: most resident memory`, 350, rssMiB, ' MiB'),
       below(`${backlog}: open to first handler after SIGKILL, slowest`, 2, Math.max(...firstMs) / 1000, ' s'),
     ],
-    notes: [`Filling took ${tell(filled.perSecond)} messages/s and at most ${tell(filled.rssMiB)} MiB.`],
+    notes: [
+      'Rows read per hand-out vary with how many messages shared a commit; were they to grow with depth, ten times the depth would show.',
+      `Filling took ${tell(filled.perSecond)} messages/s and at most ${tell(filled.rssMiB)} MiB.`,
+    ],
   })
   printReport(report, options.json)
 }

@@ -46,7 +46,7 @@ test(`nothing acknowledged is lost, reordered or changed over ${ROUNDS} kills un
   const record = new CrashRecord()
   try {
     for (let round = 0; round < ROUNDS; round++) {
-      await live(folder, SEED + round, 100_000, record, 1 + Math.floor(random() * 1_500))
+      await live(folder, SEED + round, 100_000, record, 1 + Math.floor(random() * 900))
       if (round % 5 === 4) await record.checkStored(folder)
       deepEqual(record.violations, [], `CRASH_SEED=${SEED}`)
     }

@@ -21,10 +21,12 @@ export interface Appended {
   readonly idempotencyKey: string | undefined
 }
 
+/** Told once: what became of the message, or why nobody can tell. */
+export type Done = (appended: Appended | null, error: unknown) => void
+
 interface Waiter {
   readonly idempotencyKey: string | undefined
-  readonly resolve: (appended: Appended) => void
-  readonly reject: (error: unknown) => void
+  readonly done: Done
 }
 
 interface Pending {
@@ -51,7 +53,14 @@ export class Appender {
   }
 
   /** Stores one message. The outcome comes once it is durable. */
-  append(topic: string, { fields, wish }: Incoming): Promise<Appended> {
+  append(topic: string, incoming: Incoming): Promise<Appended> {
+    return new Promise((resolve, reject) => {
+      this.push(topic, incoming, (appended, error) => (appended === null ? reject(error) : resolve(appended)))
+    })
+  }
+
+  /** The same, for many: without a promise for each. */
+  push(topic: string, { fields, wish }: Incoming, done: Done): void {
     let pending = this.#open.get(topic)
     if (pending === undefined) {
       pending = { builder: this.#idleBuilders.pop() ?? new BatchBuilder(), wishes: [], waiters: [] }
@@ -59,6 +68,7 @@ export class Appender {
     }
     if (wish !== null) pending.wishes.push({ ...wish, index: pending.builder.count })
     pending.builder.add(fields)
+    pending.waiters.push({ idempotencyKey: wish?.idempotencyKey, done })
     if (pending.builder.count >= MAX_MESSAGES || pending.builder.byteLength >= MAX_BATCH_BYTES) {
       this.#open.delete(topic)
       this.#full.push({ topic, pending })
@@ -67,8 +77,6 @@ export class Appender {
       this.#isScheduled = true
       setImmediate(() => this.#flush())
     }
-    const { waiters } = pending
-    return new Promise((resolve, reject) => waiters.push({ idempotencyKey: wish?.idempotencyKey, resolve, reject }))
   }
 
   #flush(): void {
@@ -87,7 +95,7 @@ export class Appender {
         for (const [i, { topic, pending }] of batches.entries()) deliver(topic, pending.waiters, outcomes[i])
       },
       (error) => {
-        for (const { pending } of batches) for (const { reject } of pending.waiters) reject(error)
+        for (const { pending } of batches) for (const { done } of pending.waiters) done(null, error)
       },
     )
   }
@@ -96,15 +104,15 @@ export class Appender {
 function deliver(topic: string, waiters: readonly Waiter[], outcome: AppendOutcome | undefined): void {
   if (outcome === undefined || outcome.status === 'not-found') {
     const error = new SluiceError('TOPIC_NOT_FOUND', `There is no queue or topic '${topic}' any more.`)
-    for (const { reject } of waiters) reject(error)
+    for (const { done } of waiters) done(null, error)
     return
   }
   const { receipt } = outcome
-  waiters.forEach(({ idempotencyKey, resolve }, i) => {
+  for (const [i, { idempotencyKey, done }] of waiters.entries()) {
     const own: MessageOutcome =
       outcome.status === 'mixed'
         ? (outcome.outcomes[i] as MessageOutcome)
         : { status: 'stored', offset: outcome.offset + i }
-    resolve({ outcome: own, receipt, idempotencyKey })
-  })
+    done({ outcome: own, receipt, idempotencyKey }, null)
+  }
 }

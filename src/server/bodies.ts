@@ -70,26 +70,42 @@ export function readControl(request: FastifyRequest): { readonly text: string; r
   return { text, value: parseJson(text, 'The body', 'BAD_REQUEST') }
 }
 
-/** The lines of a batch that hold anything. */
-export function splitLines(body: Buffer): Buffer[] {
-  const lines: Buffer[] = []
-  for (let start = 0; start < body.byteLength; ) {
-    const feed = body.indexOf(LINE_FEED, start)
-    const end = feed < 0 ? body.byteLength : feed
-    const line = body.subarray(start, end)
-    if (!isBlank(line)) lines.push(line)
-    if (lines.length > MAX_LINES)
-      throw new SluiceError('PAYLOAD_TOO_LARGE', `A batch has at most ${MAX_LINES} lines; nothing was stored.`, {
-        limit: MAX_LINES,
-      })
+/** The lines of a batch that hold anything; null for one that is not UTF-8. */
+export function splitLines(body: Buffer): (string | null)[] {
+  return isUtf8(body) ? splitText(body.toString('utf8')) : splitBytes(body)
+}
+
+function splitText(text: string): string[] {
+  const lines: string[] = []
+  for (let start = 0; start < text.length; ) {
+    const feed = text.indexOf('\n', start)
+    const end = feed < 0 ? text.length : feed
+    const line = text.slice(start, end)
+    if (line.trim() !== '') lines.push(line)
+    if (lines.length > MAX_LINES) throw tooManyLines()
     start = end + 1
   }
   return lines
 }
 
-function isBlank(line: Buffer): boolean {
-  for (const byte of line) if (byte !== 0x20 && byte !== 0x09 && byte !== 0x0d) return false
-  return true
+/** Finds out which of the lines are at fault. */
+function splitBytes(body: Buffer): (string | null)[] {
+  const lines: (string | null)[] = []
+  for (let start = 0; start < body.byteLength; ) {
+    const feed = body.indexOf(LINE_FEED, start)
+    const end = feed < 0 ? body.byteLength : feed
+    const line = body.subarray(start, end)
+    const text = isUtf8(line) ? line.toString('utf8') : null
+    if (text?.trim() !== '') lines.push(text)
+    if (lines.length > MAX_LINES) throw tooManyLines()
+    start = end + 1
+  }
+  return lines
+}
+
+function tooManyLines(): SluiceError {
+  const message = `A batch has at most ${MAX_LINES} lines; nothing was stored.`
+  return new SluiceError('PAYLOAD_TOO_LARGE', message, { limit: MAX_LINES })
 }
 
 function isOfType(request: FastifyRequest, type: string): boolean {

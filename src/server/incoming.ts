@@ -8,7 +8,7 @@ import { SluiceError } from '../errors.ts'
 import { type AppendWish, type MessageFields, PRIORITIES } from '../index.ts'
 import { checkOptions, MAX_DURATION_MS } from '../options-check.ts'
 import { OUTPUT_JOB_RULES, OUTPUT_MESSAGE_RULES } from '../setting-rules.ts'
-import { cutMembers } from './json-text.ts'
+import { cutMember } from './json-text.ts'
 import { wholeText } from './members.ts'
 
 export interface Incoming {
@@ -49,7 +49,7 @@ export function readMessageObject(
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw noPayload(where)
   const { payload: parsed, payloadBase64, ...options } = value as Record<string, unknown>
   if ((parsed === undefined) === (payloadBase64 === undefined)) throw noPayload(where)
-  const payload = parsed === undefined ? decodeBase64(payloadBase64) : (cutMembers(source).get('payload') as string)
+  const payload = parsed === undefined ? decodeBase64(payloadBase64) : (cutMember(source, 'payload') as string)
   const bytes = Buffer.byteLength(payload)
   if (bytes > maxBytes) {
     throw new SluiceError(

@@ -8,26 +8,27 @@
 import { isUtf8 } from 'node:buffer'
 
 const QUOTE = 0x22
+const COMMA = 0x2c
 const BACKSLASH = 0x5c
 const OPEN_OBJECT = 0x7b
 const CLOSE_OBJECT = 0x7d
 const OPEN_ARRAY = 0x5b
 const CLOSE_ARRAY = 0x5d
 
-/** The members of the object that `text` is, each with the text of its value. Of members of one name the last counts. */
-export function cutMembers(text: string): Map<string, string> {
-  const members = new Map<string, string>()
+/** The value of a member of the object that `text` is; undefined: it has none. Of members of one name the last counts. */
+export function cutMember(text: string, name: string): string | undefined {
+  let value: string | undefined
   let at = skipSpace(text, 0) + 1
   for (;;) {
     at = skipSpace(text, at)
-    if (text[at] === '}') return members
+    if (text.charCodeAt(at) === CLOSE_OBJECT) return value
     const nameEnd = skipString(text, at)
-    const name = JSON.parse(text.slice(at, nameEnd)) as string
+    const isWanted = isName(text, at, nameEnd, name)
     at = skipSpace(text, skipSpace(text, nameEnd) + 1)
     const end = skipValue(text, at)
-    members.set(name, text.slice(at, end))
+    if (isWanted) value = text.slice(at, end)
     at = skipSpace(text, end)
-    if (text[at] === ',') at++
+    if (text.charCodeAt(at) === COMMA) at++
   }
 }
 
@@ -37,11 +38,11 @@ export function cutElements(text: string): string[] {
   let at = skipSpace(text, 0) + 1
   for (;;) {
     at = skipSpace(text, at)
-    if (text[at] === ']') return elements
+    if (text.charCodeAt(at) === CLOSE_ARRAY) return elements
     const end = skipValue(text, at)
     elements.push(text.slice(at, end))
     at = skipSpace(text, end)
-    if (text[at] === ',') at++
+    if (text.charCodeAt(at) === COMMA) at++
   }
 }
 
@@ -59,6 +60,12 @@ export function isJson(text: string): boolean {
   } catch {
     return false
   }
+}
+
+/** Whether the string from `at` to `end` is `name`; it may be written with escapes. */
+function isName(text: string, at: number, end: number, name: string): boolean {
+  if (end - at === name.length + 2) return text.startsWith(name, at + 1)
+  return text.slice(at, end).includes('\\') && JSON.parse(text.slice(at, end)) === name
 }
 
 function skipSpace(text: string, from: number): number {

@@ -17,7 +17,7 @@ import {
 import { fullError } from '../../outcomes.ts'
 import type { Context } from '../context.ts'
 import { readMessageObject } from '../incoming.ts'
-import { cutElements, cutMembers } from '../json-text.ts'
+import { cutElements, cutMember } from '../json-text.ts'
 import { type LeaseToken, parseLeaseToken } from '../lease-token.ts'
 import { anything, list, oneOf, optional, readMembers, readName, text, whole } from '../members.ts'
 import { formatProblem, problemOf } from '../problem.ts'
@@ -238,12 +238,12 @@ function readLease(lease: string): LeaseToken {
 /** Cuts the items out of the text, once the first of them is asked for. */
 function cutItems(body: string): () => readonly string[] {
   let cut: readonly string[] | undefined
-  return () => (cut ??= cutElements(cutMembers(body).get('items') as string))
+  return () => (cut ??= cutElements(cutMember(body, 'items') as string))
 }
 
 /** The text of a member of item `i`, or undefined where it has none. */
 function sourceOf(sources: () => readonly string[], i: number, item: unknown, name: string): string | undefined {
-  return Object.hasOwn(item as object, name) ? cutMembers(sources()[i] as string).get(name) : undefined
+  return Object.hasOwn(item as object, name) ? cutMember(sources()[i] as string, name) : undefined
 }
 
 /** Which of the outputs found no room is not said, so all are named. */

@@ -10,7 +10,7 @@
  * Lines are written synchronously, so that what was printed before a kill is read. Each handler publishes one event with
  * its settle (P9), so that the topic must hold one event for each completed job.
  *
- *     node child.ts FOLDER SEED JOBS KEYS NEXT       NEXT: JSON, the next number of each key
+ *     node child.ts FOLDER SEED JOBS KEYS NEXT [DURABILITY]       NEXT: JSON, the next number of each key
  */
 import { writeSync } from 'node:fs'
 import { createRandom } from '../../../src/host/host.ts'
@@ -23,12 +23,23 @@ export interface Work {
 
 const IN_FLIGHT = 24
 
-const [folder = '', seed = '0', jobs = '0', keys = '1', nextJson = '{}'] = process.argv.slice(2)
+const [folder = '', seed = '0', jobs = '0', keys = '1', nextJson = '{}', durability = 'disk'] = process.argv.slice(2)
 const random = createRandom(Number(seed))
 const next = JSON.parse(nextJson) as Record<string, number>
-const tell = (line: string): void => void writeSync(1, `${line}\n`)
 
-const sluice = await open(folder)
+/** Prints a line before going on. The pipe is not a blocking one, so a full pipe is tried again until there is room. */
+function tell(line: string): void {
+  let rest = Buffer.from(`${line}\n`)
+  while (rest.byteLength > 0) {
+    try {
+      rest = rest.subarray(writeSync(1, rest))
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error
+    }
+  }
+}
+
+const sluice = await open(folder, { durability: durability as 'disk' | 'os' })
 tell('open')
 const queue = sluice.queue<Work, number>('work', { attempts: 1_000, backoff: { baseMs: 1, maxMs: 5 } })
 const events = sluice.topic<Work>('events')

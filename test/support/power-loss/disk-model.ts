@@ -90,24 +90,31 @@ export function crashState(recording: Recording, at: number, kind: CrashKind, ra
   return { kind, at, acks, names, contents, text: `${kind} at ${at}, ${where}, ${acks.length} acknowledged` }
 }
 
-/** Moments at which something happens: a crash right after each of them is another one. */
-export function crashMoments(recording: Recording): number[] {
-  const moments = new Set<number>([recording.end])
-  for (const op of recording.ops) {
-    moments.add(op.start + 1)
-    if (Number.isFinite(op.end)) moments.add(op.end + 1)
+/** Moments right after something began or ended, by what it is: a crash at each of them is another one. */
+export function crashMoments(recording: Recording): readonly number[][] {
+  const byKind = new Map<string, number[]>()
+  const add = (kind: string, moment: number) => {
+    const moments = byKind.get(kind) ?? []
+    byKind.set(kind, moments)
+    moments.push(moment)
   }
-  for (const ack of recording.acks) moments.add(ack.start + 1)
-  return [...moments].sort((a, b) => a - b)
+  for (const op of recording.ops) {
+    add(op.kind, op.start + 1)
+    if (op.end > op.start && Number.isFinite(op.end)) add(op.kind, op.end + 1)
+  }
+  for (const ack of recording.acks) add('ack', ack.start + 1)
+  add('end', recording.end)
+  return [...byKind.values()]
 }
 
-/** So many states, of each kind in turn, at moments that `random` picks. */
+/**
+ * So many states, of each kind in turn, at moments that `random` picks: first what happens there, then which of them,
+ * since a run has a thousand writes and only a few changes of names.
+ */
 export function* crashStates(recording: Recording, count: number, random: () => number): Generator<CrashState> {
   const moments = crashMoments(recording)
-  for (let i = 0; i < count; i++) {
-    const at = moments[Math.floor(random() * moments.length)] as number
-    yield crashState(recording, at, CRASH_KINDS[i % CRASH_KINDS.length] as CrashKind, random)
-  }
+  const pick = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)] as T
+  for (let i = 0; i < count; i++) yield crashState(recording, pick(pick(moments)), CRASH_KINDS[i % CRASH_KINDS.length] as CrashKind, random)
 }
 
 /** Writes the state out; `folder` stands for what was watched, and is emptied first. */
