@@ -138,6 +138,7 @@ function healthyRun() {
         key,
         payload: { delivery: id, summary: '', digest },
       })),
+      unsettled: 0,
       queueHead: 4,
     },
     workers: [handOuts(names, 'job '), handOuts([])],
@@ -200,7 +201,7 @@ test('webhook-ingest: what a kill explains breaks no promise', () => {
 
 const PLANTED: Readonly<Record<string, Readonly<Record<string, (run: Run) => unknown>>>> = {
   'P1 P2': {
-    'a job that is gone': ({ stored }) => stored.jobs.pop(),
+    'a job that is gone': ({ stored }) => Object.assign(stored.jobs[2] ?? {}, { status: 'lost' }),
     'a delivery that was never answered': ({ accepted }) => accepted.pop(),
   },
   P1: { 'a payload that changed': ({ stored }) => Object.assign(stored.topic[0]?.payload ?? {}, { digest: 'other' }) },
@@ -236,7 +237,10 @@ const PLANTED: Readonly<Record<string, Readonly<Record<string, (run: Run) => unk
     'a settle without its output': ({ stored }) => stored.topic.pop(),
     'an output twice': ({ stored }) => stored.topic.push(...stored.topic.slice(3)),
   },
-  P10: { 'a job that failed': ({ stored }) => Object.assign(stored.jobs[2] ?? {}, { status: 'failed' }) },
+  P10: {
+    'a job that failed': ({ stored }) => Object.assign(stored.jobs[2] ?? {}, { status: 'failed' }),
+    'an event that a group never settled': ({ stored }) => Object.assign(stored, { unsettled: 1 }),
+  },
 }
 
 for (const [promise, bugs] of Object.entries(PLANTED)) {

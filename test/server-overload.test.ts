@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { connect } from 'node:net'
 import { test } from 'node:test'
 import { createServer } from '../src/server/server.ts'
 import { readEvents, startServer } from './server-harness.ts'
@@ -104,6 +105,25 @@ test('past the cap of requests in flight the answer is 503, but health is still 
   release()
   assert.equal((await first).status, 202)
   assert.equal((await call('GET', '/v1/queues')).status, 200)
+})
+
+test('bodies that are still to come are counted by what they announce', async (t) => {
+  const { call, port } = await startServer(t, { maxBodyBytes: 1_000 })
+  const socket = connect(port, '127.0.0.1')
+  t.after(() => socket.destroy())
+  socket.write(
+    'POST /v1/queues/q/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 990\r\n\r\n1',
+  )
+  while (!(await call('GET', '/metrics')).text.includes('sluice_http_body_bytes 990')) {}
+  const refused = await call('POST', '/v1/queues/q/jobs', { body: 'x'.repeat(20) })
+  assert.deepEqual([refused.status, refused.json.code], [503, 'OVERLOADED'])
+  assert.equal((await call('POST', '/v1/queues/q/jobs', { body: 1 })).status, 202)
+  socket.destroy()
+  while (!(await call('GET', '/metrics')).text.includes('sluice_http_body_bytes 0')) {}
+  assert.equal(
+    (await call('POST', '/v1/queues/q/jobs', { body: 'x'.repeat(2_000), type: 'application/octet-stream' })).status,
+    202,
+  )
 })
 
 test('an outcome that nobody can know is UNKNOWN, never a refusal', async (t) => {

@@ -132,7 +132,7 @@ test('a batch of lines is published in order, a receipt for each', async (t) => 
 })
 
 test('a page stays within its budget of bytes and says where to go on', async (t) => {
-  const { call } = await startServer(t, { maxBatchBytes: 20_000 })
+  const { call } = await startServer(t, { maxAnswerBytes: 20_000 })
   const big = 'x'.repeat(5_000)
   for (let n = 0; n < 70; n++)
     await call('POST', '/v1/topics/big/messages', { body: `"${n}${big}"`, type: 'application/json' })

@@ -18,7 +18,7 @@ interface Keyed {
 
 export function checkRun(run: RunRecord): Check[] {
   const { sent, accepted, stored, workers, groups, leaseMs } = run
-  const { jobs, topic, queueHead } = stored
+  const { jobs, topic, queueHead, unsettled } = stored
   const events = topic.map(({ key, offset, payload }) => ({ key, offset, ...payload }))
   const digests = new Map(sent.map(({ id, digest }) => [id, digest]))
   const sentKeyed = sent.map(({ id, key }) => ({ key, delivery: id }))
@@ -33,7 +33,12 @@ export function checkRun(run: RunRecord): Check[] {
     {
       promise: 'P1 P2',
       title: 'every delivery was answered 202, and is a job',
-      broken: [...compareSets(sentKeyed, accepted), ...compareSets(sentKeyed, jobs)],
+      broken: [
+        ...compareSets(sentKeyed, accepted),
+        ...jobs
+          .filter(({ status }) => status === 'lost')
+          .map(({ delivery, id }) => `${delivery}: there is no job ${id}`),
+      ],
     },
     {
       promise: 'P8',
@@ -48,10 +53,13 @@ export function checkRun(run: RunRecord): Check[] {
     },
     {
       promise: 'P10',
-      title: 'every job is completed',
-      broken: jobs
-        .filter(({ status }) => status !== 'completed')
-        .map(({ delivery, status }) => `${delivery} is ${status}`),
+      title: 'every job is completed, and every event settled in every group',
+      broken: [
+        ...jobs
+          .filter(({ status }) => status !== 'completed')
+          .map(({ delivery, status }) => `${delivery} is ${status}`),
+        ...(unsettled === 0 ? [] : [`the groups have ${unsettled} events left`]),
+      ],
     },
     {
       promise: 'P9',

@@ -31,18 +31,23 @@ export class Counters {
 
   /** Resolves once the condition holds; rejects where nothing moves any more. */
   async until(isReached: () => boolean, what: string): Promise<void> {
+    if (await this.reaches(isReached, STALL_MS)) return
+    throw new Error(`Nothing moved for ${STALL_MS} ms while waiting for ${what}: ${this.describe()}`)
+  }
+
+  /** True once the condition holds; false where nothing has moved for `stallMs`. */
+  async reaches(isReached: () => boolean, stallMs: number): Promise<boolean> {
     this.#signal.throwIfAborted()
-    if (isReached()) return
-    const { promise, resolve, reject } = Promise.withResolvers<void>()
-    this.#waiters.push({ isReached, resolve })
+    if (isReached()) return true
+    const { promise, resolve, reject } = Promise.withResolvers<boolean>()
+    this.#waiters.push({ isReached, resolve: () => resolve(true) })
     const onAbort = () => reject(this.#signal.reason)
     this.#signal.addEventListener('abort', onAbort)
     const watch = setInterval(() => {
-      if (Date.now() - this.#movedAtMs > STALL_MS)
-        reject(new Error(`Nothing moved for ${STALL_MS} ms while waiting for ${what}: ${this.describe()}`))
-    }, STALL_MS / 10)
+      if (Date.now() - this.#movedAtMs > stallMs) resolve(false)
+    }, stallMs / 10)
     try {
-      await promise
+      return await promise
     } finally {
       clearInterval(watch)
       this.#signal.removeEventListener('abort', onAbort)

@@ -29,6 +29,8 @@ const LANES = 16
 const WORKERS = 2
 /** What was leased when the server was killed is free again after this long. */
 const LEASE_MS = 2_000
+/** With everything accepted and no kill to come, what does not move for this long is lost: the checks say what. */
+const LAST_STALL_MS = 20_000
 const TELL_EVERY_MS = 2_000
 
 export async function ingest({ deliveries, kills, random, tell, signal: outer }: RunSettings): Promise<RunRecord> {
@@ -83,11 +85,11 @@ export async function ingest({ deliveries, kills, random, tell, signal: outer }:
       })
     for (const part of [sending, killing, joining]) part.catch(fail)
     const [, killed, lateAt] = await Promise.all([sending, killing, joining])
-    await counters.until(
+    const isAllDone = await counters.reaches(
       () => counters.counts.done >= total && GROUPS.every((group) => counters.counts[group] >= total),
-      'the rest',
+      LAST_STALL_MS,
     )
-    tell(`${counters.describe()}; reading everything back`)
+    tell(`${counters.describe()}${isAllDone ? '' : ', and nothing moves any more'}; reading everything back`)
 
     const stored = await readStored(client, accepted, LANES)
     const evidence = new Map(

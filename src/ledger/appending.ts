@@ -84,7 +84,7 @@ function appendSome(core: Core, topic: Topic, view: BatchView, wishes: readonly 
     } else if (core.refuseAppends || !topic.fits(offset - topic.head + 1, bytes + size, isReserve)) {
       outcomes.push(topic.refuse(core, { messages: 1, bytes: size }, { messages: offset - topic.head, bytes }, isReserve))
     } else if (wish?.dueAtMs !== undefined && wish.dueAtMs > core.nowMs) {
-      const place = schedule(core, topic, view, i, wish.dueAtMs)
+      const place = schedule(core, topic, view, i, Math.ceil(wish.dueAtMs))
       if (wish.idempotencyKey !== undefined) remember(core, topic, view, i, wish, place)
       outcomes.push({ status: 'scheduled', dueAtMs: place.dueMs, serial: place.serial })
     } else {

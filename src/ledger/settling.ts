@@ -232,8 +232,10 @@ function die(core: Core, group: Group, lease: Lease, index: number, error: strin
     const at = offset - batch.baseOffset
     const message = gatherBatch([{ batch: batch.view, from: at, to: at + 1 }])
     const row: DeadRow = { attempts, error: text, diedAtMs: core.nowMs }
-    core.state.put(`x/${hex(group.row.id)}/${hex(offset)}`, joinDeadLetter(row, message))
-    group.deadCount++
+    const key = `x/${hex(group.row.id)}/${hex(offset)}`
+    // A message of a topic can die again, after its group was moved back.
+    if (core.state.get(key) === undefined) group.deadCount++
+    core.state.put(key, joinDeadLetter(row, message))
   }
   group.drain.add(core.nowMs, 1)
   settleAs(core, group, offset, lane, lease.sizes[index] as number, { status: 'failed', attempts, atMs: core.nowMs, error: text })

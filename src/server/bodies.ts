@@ -43,6 +43,16 @@ export function checkBodyHeaders(headers: FastifyRequest['headers']): void {
   }
 }
 
+/** How many bytes of body a request announces; where it does not say, the most that it may have. */
+export function announcedBytes(headers: FastifyRequest['headers'], settings: ServerSettings): number {
+  const length = headers['content-length']
+  if (length !== undefined) return Math.min(Number(length) || 0, settings.maxBatchBytes)
+  if (headers['transfer-encoding'] === undefined) return 0
+  return headers['content-type']?.toLowerCase().startsWith(BATCH_TYPE)
+    ? settings.maxBatchBytes
+    : settings.maxMessageBytes
+}
+
 /** The payload of a request that carries one message. */
 export function readPayload(request: FastifyRequest): Buffer {
   const { body } = request

@@ -5,6 +5,8 @@
  * Those that wait hold a connection and a timer and no more, and there are many of them on a healthy server, so they
  * have a cap of their own and leave the other one free. Past a cap the answer is `OVERLOADED`, before the body is read.
  *
+ * Bodies are counted in bytes as well, by what their headers announce, before the first byte of them is read.
+ *
  *     enter -> at work <-> waiting -> leave       leave comes once, when the connection is done with the request
  *
  * Invariants
@@ -18,12 +20,15 @@ export class Load {
   readonly #maxInFlight: number
   readonly #maxWaiting: number
   readonly #waits = new Set<AbortController>()
+  readonly #maxBodyBytes: number
   #inFlight = 0
+  #bodyBytes = 0
   #closed = false
 
-  constructor(maxInFlight: number, maxWaiting: number) {
+  constructor(maxInFlight: number, maxWaiting: number, maxBodyBytes: number) {
     this.#maxInFlight = maxInFlight
     this.#maxWaiting = maxWaiting
+    this.#maxBodyBytes = maxBodyBytes
   }
 
   get inFlight(): number {
@@ -32,6 +37,10 @@ export class Load {
 
   get waiting(): number {
     return this.#waits.size
+  }
+
+  get bodyBytes(): number {
+    return this.#bodyBytes
   }
 
   get isClosed(): boolean {
@@ -73,6 +82,18 @@ export class Load {
     return true
   }
 
+  /** For visits only. One body always finds room, however large it is. */
+  takeBody(bytes: number): boolean {
+    if (this.#bodyBytes > 0 && this.#bodyBytes + bytes > this.#maxBodyBytes) return false
+    this.#bodyBytes += bytes
+    return true
+  }
+
+  /** For visits only. */
+  dropBody(bytes: number): void {
+    this.#bodyBytes -= bytes
+  }
+
   /** For visits only. */
   drop(wait: AbortController | null): void {
     if (wait === null || !this.#waits.delete(wait)) this.#inFlight--
@@ -83,6 +104,7 @@ export class Load {
 export class Visit {
   readonly #load: Load
   #wait: AbortController | null = null
+  #bodyBytes = 0
   #isOver = false
 
   constructor(load: Load) {
@@ -115,8 +137,25 @@ export class Visit {
     if (this.#wait !== null && !this.#isOver) this.#load.move(this.#wait, 'work')
   }
 
+  /** Makes room for a body, or throws `OVERLOADED`. */
+  takeBody(bytes: number): void {
+    if (this.#load.takeBody(bytes)) this.#bodyBytes = bytes
+    else
+      throw new SluiceError(
+        'OVERLOADED',
+        `The server holds ${this.#load.bodyBytes} bytes of other bodies; nothing was stored.`,
+      )
+  }
+
+  /** The body is not held any more. */
+  dropBody(): void {
+    this.#load.dropBody(this.#bodyBytes)
+    this.#bodyBytes = 0
+  }
+
   leave(): void {
     if (this.#isOver) return
+    this.dropBody()
     this.#isOver = true
     this.#load.drop(this.#wait)
     this.#wait?.abort()

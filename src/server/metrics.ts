@@ -77,6 +77,14 @@ export function createMetrics({ engine, load }: Context): Metrics {
       this.set(load.waiting)
     },
   })
+  new Gauge({
+    name: 'sluice_http_body_bytes',
+    help: 'Bytes of bodies that are held or announced',
+    registers,
+    collect() {
+      this.set(load.bodyBytes)
+    },
+  })
   const topicGauges = TOPIC_FIGURES.map(([name, help, read]) => ({
     gauge: new Gauge({ name, help, labelNames: ['kind', 'name'], registers }),
     read,

@@ -2,7 +2,7 @@
  * How many messages to ask the engine for next, so that an answer of many small messages takes few calls and one of
  * large messages stays within a budget in bytes: a first small helping shows how large they are.
  */
-const FIRST_HELPING = 64
+const FIRST_HELPING = 16
 
 export interface Helping {
   readonly wanted: number

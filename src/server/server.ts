@@ -12,7 +12,7 @@ import Fastify, { type ConnectionError, type FastifyInstance, type FastifyReply,
 import { SluiceError } from '../errors.ts'
 import type { Sluice } from '../index.ts'
 import { Appender } from './appender.ts'
-import { checkBodyHeaders } from './bodies.ts'
+import { announcedBytes, checkBodyHeaders } from './bodies.ts'
 import type { Context } from './context.ts'
 import { Directory } from './directory.ts'
 import { createGuard } from './guard.ts'
@@ -55,7 +55,7 @@ export function createServer(sluice: Sluice, options: ServerOptions = {}): Serve
     settings,
     directory: new Directory(sluice, settings.maxQueues),
     appender: new Appender(engine),
-    load: new Load(settings.maxInFlight, settings.maxWaiting),
+    load: new Load(settings.maxInFlight, settings.maxWaiting, settings.maxBodyBytes),
     now: () => Date.now(),
   }
   const app = createApp(context)
@@ -123,6 +123,7 @@ function createApp(context: Context): FastifyInstance {
         )
       guard({ method: request.method, headers: request.headers, localAddress: request.socket.localAddress })
       checkBodyHeaders(request.headers)
+      request.visit.takeBody(announcedBytes(request.headers, settings))
       done()
     } catch (error) {
       done(error as Error)

@@ -18,6 +18,10 @@ export interface ServerOptions {
   readonly maxMessageBytes?: number
   /** Bytes of a batch of lines and of any other body. @default 16_777_216 (16 MiB) */
   readonly maxBatchBytes?: number
+  /** Bytes of messages in one answer, as near as the messages allow. @default 4_194_304 (4 MiB) */
+  readonly maxAnswerBytes?: number
+  /** Bytes of all bodies that are held at one time. @default 268_435_456 (256 MiB) */
+  readonly maxBodyBytes?: number
   /** Requests at work at one time. @default 10_000 */
   readonly maxInFlight?: number
   /** Requests that wait at one time: long polls, event streams, `Prefer: wait`. @default 10_000 */
@@ -42,6 +46,8 @@ const DEFAULTS: ServerSettings = {
   maxQueues: 10_000,
   maxMessageBytes: 1_048_576,
   maxBatchBytes: 16_777_216,
+  maxAnswerBytes: 4_194_304,
+  maxBodyBytes: 268_435_456,
   maxInFlight: 10_000,
   maxWaiting: 10_000,
   heartbeatMs: 15_000,
@@ -62,6 +68,8 @@ const RULES = createRules({
   maxQueues: whole(0, MAX_COUNT),
   maxMessageBytes: whole(1, MAX_BODY_BYTES),
   maxBatchBytes: whole(1, MAX_BODY_BYTES),
+  maxAnswerBytes: whole(1, MAX_BODY_BYTES),
+  maxBodyBytes: whole(1, MAX_COUNT),
   maxInFlight: whole(1, MAX_COUNT),
   maxWaiting: whole(0, MAX_COUNT),
   heartbeatMs: duration(10, 3_600_000),

@@ -45,6 +45,14 @@ test(`after a power cut everything acknowledged is there, in ${STATES} states`, 
   }
 })
 
+test('after a power cut while the folder is made or given up, it can be used', { skip }, async (context) => {
+  context.diagnostic(`SLUICE_SEED=${SEED}`)
+  const short = await recordChild(join(root, 'short'), 1, {})
+  for (const state of crashStates(short, 4 * STATES, createRandom(SEED + 4))) {
+    assert.equal(findViolation(short, state), null, `SLUICE_SEED=${SEED}: ${state.text}`)
+  }
+})
+
 test('after a power cut in the middle of a recovery everything acknowledged is there', { skip }, async (context) => {
   context.diagnostic(`SLUICE_SEED=${SEED}`)
   const random = createRandom(SEED + 1)

@@ -8,6 +8,7 @@ import type {
   AppendRequest,
   Command,
   CommandOutcome,
+  Declaration,
   ExtendOutcome,
   ExtendRequest,
   FindOutcome,
@@ -16,15 +17,17 @@ import type {
   LeaseOutcome,
   MessageOutcome,
   ReadOutcome,
+  ReadRequest,
   SettleOutcome,
   SettleRequest,
 } from '../../src/engine/contract.ts'
+import { DEFAULT_GROUP, withDefaults } from '../../src/engine/options.ts'
 import { parseJobId } from '../../src/job-id.ts'
 import type { Group } from '../../src/ledger/group.ts'
 import type { AnswerValue, LedgerAnswer, LedgerRequest } from '../../src/ledger/requests.ts'
 import { BatchView } from '../../src/message-batch.ts'
 import { type LedgerDriver, spread } from './ledger-driver.ts'
-import { type ModelDelayed, type ModelGroup, type ModelMessage, type ModelPlace, type ModelTopic, sum } from './ledger-model.ts'
+import { type ModelDelayed, ModelGroup, type ModelMessage, type ModelPlace, type ModelTopic, sum } from './ledger-model.ts'
 
 const RESERVE = 1.1
 const LOW_WATER = 0.9
@@ -41,6 +44,7 @@ export class LedgerChecks {
   readonly #driver: LedgerDriver
   /** Lease requests that wait. */
   readonly #waits = new Map<number, LeaseRequest>()
+  readonly #watches = new Map<number, { id: string; untilMs: number }>()
   readonly #versions = new Map<string, number>()
   readonly #earliest = new Map<string, number>()
   #nowMs = 0
@@ -59,6 +63,7 @@ export class LedgerChecks {
   loseProcess(): void {
     this.#nowMs = this.#driver.nowMs
     this.#waits.clear()
+    this.#watches.clear()
     for (const topic of this.topics.values()) for (const group of topic.groups.values()) group.loseProcess(this.#nowMs)
   }
 
@@ -75,13 +80,17 @@ export class LedgerChecks {
       values.set(answer.id, answer.value)
     }
     for (const topic of this.topics.values()) for (const group of topic.groups.values()) group.expireLeases(this.#nowMs)
+    for (const { id, untilMs } of this.#watches.values()) if (untilMs <= this.#nowMs) this.#askFor(id)
     this.#placeDue(requests, values)
     for (const request of requests) this.#carryOut(request, values.get(request.id))
     for (const topic of this.topics.values()) for (const group of topic.groups.values()) this.#takeExpired(topic, group)
+    for (const request of requests) if (request.kind === 'read') this.#read(request.body, values.get(request.id) as ReadOutcome | undefined)
     for (const answer of answers) {
       const wait = this.#waits.get(answer.id)
       if (wait !== undefined && 'value' in answer) this.#lease(wait, answer.value as LeaseOutcome)
+      this.#watches.delete(answer.id)
     }
+    for (const { id } of this.#watches.values()) assert.equal(this.#isTerminal(id), false, `${id} has ended, and its watch hears of it`)
     this.#compare()
   }
 
@@ -142,15 +151,23 @@ export class LedgerChecks {
         return
       case 'command':
         return this.#command(request.body, value as CommandOutcome)
+      case 'declare':
+        for (const one of request.body) if (one.kind === 'group') this.#addGroup(one)
+        return
+      case 'watch':
+        this.#watches.set(request.id, { id: request.body.id, untilMs: this.#nowMs + request.body.waitMs })
+        return this.#askFor(request.body.id)
       case 'lease':
         this.#waits.set(request.id, request)
-        return
-      case 'read':
-        if (value !== undefined) this.#read(this.#topic(request.body.topic), request.body.from as number, value as ReadOutcome)
         return
       default:
         return
     }
+  }
+
+  #addGroup({ topic: name, name: group, settings, from }: Extract<Declaration, { kind: 'group' }>): void {
+    const topic = this.#topic(name)
+    if (!topic.groups.has(group)) topic.groups.set(group, new ModelGroup(topic, withDefaults(DEFAULT_GROUP, settings), from as number))
   }
 
   #append(request: AppendRequest, outcome: AppendOutcome | undefined, isReserve: boolean): void {
@@ -275,7 +292,10 @@ export class LedgerChecks {
     this.count('handed out', offsets.length)
   }
 
-  #read(topic: ModelTopic, from: number, outcome: ReadOutcome): void {
+  #read(request: ReadRequest, outcome: ReadOutcome | undefined): void {
+    if (outcome === undefined) return
+    const topic = this.#topic(request.topic)
+    const from = request.from as number
     if (outcome.status !== 'read') {
       assert.ok(outcome.status === 'truncated' && from < outcome.earliest, `a read from ${from} answers ${outcome.status}`)
       return
@@ -296,12 +316,26 @@ export class LedgerChecks {
   #locate(id: string): { topic: ModelTopic; place: ModelPlace | ModelDelayed } | null {
     const job = parseJobId(id)
     const topic = job === null ? undefined : this.topics.get(job.queue)
-    if (job === null || topic === undefined) return null
+    if (job === null || topic === undefined || !this.#driver.id(job.queue, 0).includes(`:${job.tag}:`)) return null
     const { place } = job
     const delayed = place.kind === 'scheduled' ? topic.delayed.find(({ serial }) => serial === place.serial) : undefined
     if (place.kind === 'scheduled' && typeof delayed?.offset !== 'number') return delayed === undefined ? null : { topic, place: delayed }
     const found = (topic.groups.get('') as ModelGroup).places[(place.kind === 'scheduled' ? delayed?.offset : place.offset) as number]
     return found === undefined ? null : { topic, place: found }
+  }
+
+  /** P11: a job that is asked for after its deadline has expired, unless it was started. */
+  #askFor(id: string): void {
+    const found = this.#locate(id)
+    if (found === null || 'serial' in found.place) return
+    const group = found.topic.groups.get('') as ModelGroup
+    if (group.isExpired(found.place, this.#nowMs)) group.end(found.place, 'expired')
+  }
+
+  #isTerminal(id: string): boolean {
+    const place = this.#locate(id)?.place
+    if (place === undefined) return false
+    return 'serial' in place ? place.offset === 'cancelled' : place.state === 'settled'
   }
 
   #find(id: string, outcome: FindOutcome): void {
@@ -326,8 +360,7 @@ export class LedgerChecks {
       assert.equal(job.status, place.offset === null ? 'scheduled' : 'cancelled')
       return
     }
-    const group = topic.groups.get('') as ModelGroup
-    if (group.isExpired(place, this.#nowMs)) group.end(place, 'expired')
+    this.#askFor(job.id)
     const names = { waiting: 'queued', leased: 'active', parked: 'retrying', blocked: 'blocked', settled: place.end }
     assert.equal(job.status, names[place.state], `${job.id}`)
     assert.equal(job.attempts, place.attempts)
@@ -369,7 +402,7 @@ export class LedgerChecks {
 
   #redrive(group: ModelGroup, ids: readonly string[] | undefined, outcome: CommandOutcome): void {
     const { topic } = group
-    const offsets = ids?.map((id) => this.#locate(id)?.place.offset)
+    const offsets = ids?.map((id) => this.#offsetFor(topic, id))
     const isMeant = (offset: number) => offsets === undefined || offsets.includes(offset)
     const blocked = group.open.filter(({ state, offset }) => state === 'blocked' && isMeant(offset))
     for (const place of blocked) {
@@ -397,6 +430,14 @@ export class LedgerChecks {
     else if (left.size > 0) assert.ok(this.#isRefusing || topic.depth().messages > Math.floor(topic.limit.messages * LOW_WATER) - 1 || topic.depth().bytes + 200 > Math.floor(topic.limit.bytes * LOW_WATER))
   }
 
+  /** The offset that an id means to a redrive. Where a delayed job went is known as long as the job is. */
+  #offsetFor(topic: ModelTopic, id: string): number | null {
+    const found = this.#locate(id)
+    if (found?.topic !== topic || typeof found.place.offset !== 'number') return null
+    const isForgotten = parseJobId(id)?.place.kind === 'scheduled' && found.place.offset < this.#earliestOf(topic)
+    return isForgotten ? null : found.place.offset
+  }
+
   #storedAt(topic: ModelTopic, offset: number): { message: ModelMessage; redriveOf: string | undefined } {
     const batch = this.#outputsOf(topic).find((output) => offset >= output.baseOffset && offset < output.baseOffset + output.count)
     assert.ok(batch !== undefined, `${offset} is in the commit`)
@@ -410,9 +451,11 @@ export class LedgerChecks {
   /** Messages past their deadline that the hand-out met. */
   #takeExpired(topic: ModelTopic, group: ModelGroup): void {
     const ledgerGroup = this.#ledgerGroup(topic, group)
+    group.freed.clear()
     for (const place of group.open) {
       if (group.isExpired(place, this.#nowMs) && ledgerGroup.settled.has(place.offset)) {
         group.end(place, 'expired')
+        group.freed.add(group.laneOf(place))
         this.count('expired')
       }
     }

@@ -172,7 +172,7 @@ export class LedgerDriver {
     const untilMs = this.nowMs + ms
     for (let stepsAtOnce = 0; this.wakeAtMs <= untilMs; stepsAtOnce++) {
       if (this.wakeAtMs > this.nowMs) {
-        this.nowMs = this.wakeAtMs
+        this.nowMs = Math.ceil(this.wakeAtMs)
         stepsAtOnce = 0
       }
       assert.ok(stepsAtOnce < MAX_STEPS_AT_ONCE, 'the ledger wakes itself for nothing')

@@ -55,6 +55,8 @@ export class ModelGroup {
   /** By offset; holes below `base`. */
   places: ModelPlace[] = []
   readonly leases = new Map<number, ModelLease>()
+  /** Lanes whose head was found expired in this step, maybe after others were handed out. */
+  readonly freed = new Set<string>()
   /** Offsets of dead letters. */
   readonly dead = new Set<number>()
 
@@ -136,10 +138,10 @@ export class ModelGroup {
     this.leases.set(fence, { token, expiresAtMs, offsets })
   }
 
-  /** P4: no head of a higher class was there. A lane whose head has expired may not have been looked into yet. */
+  /** P4: no head of a higher class was there. */
   #checkPriority(place: ModelPlace, heads: readonly ModelPlace[], nowMs: number): void {
     for (const other of heads) {
-      if (other.suspect || !this.isAvailable(other, nowMs)) continue
+      if (other.suspect || !this.isAvailable(other, nowMs) || this.freed.has(this.laneOf(other))) continue
       assert.ok(other.message.priority >= place.message.priority, `${place.offset} of class ${place.message.priority} before ${other.offset}`)
     }
   }

@@ -48,9 +48,10 @@ export async function appendLines(
     }
     if (--open === 0) resolve()
   }
+  const nowMs = context.now()
   for (const [i, line] of lines.entries()) {
     try {
-      const incoming = validate(entry.noun.schema, readLine(context, entry, line, i + 1))
+      const incoming = validate(entry.noun.schema, readLine(context, entry, line, i + 1, nowMs))
       // A schema that takes its time holds up the lines behind it, which keep their order.
       const ready = incoming instanceof Promise ? await incoming : incoming
       context.appender.push(entry.name, ready, (appended, error) => settle(i, appended, error))
@@ -64,11 +65,17 @@ export async function appendLines(
   return reply.type(BATCH_TYPE).send(`${answers.join('\n')}\n`)
 }
 
-function readLine({ settings, now }: Context, { kind }: Entry, source: string | null, number: number): Incoming {
+function readLine(
+  { settings }: Context,
+  { kind }: Entry,
+  source: string | null,
+  number: number,
+  nowMs: number,
+): Incoming {
   const where = `line ${number}`
   if (source === null) throw new SluiceError('INVALID_PAYLOAD', `${where} is not UTF-8.`)
   const value = parseJson(source, where, 'INVALID_PAYLOAD')
-  return readMessageObject({ source, value, kind, where }, now(), settings.maxMessageBytes)
+  return readMessageObject({ source, value, kind, where }, nowMs, settings.maxMessageBytes)
 }
 
 /**

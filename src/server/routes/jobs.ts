@@ -32,6 +32,9 @@ async function addJob(context: Context, request: FastifyRequest, reply: FastifyR
   reply.header('location', `/v1/jobs/${accepted.id}`)
   const waitSeconds = PREFER_WAIT.exec(String(request.headers.prefer ?? ''))?.[1]
   if (waitSeconds !== undefined) {
+    // What waits holds no body.
+    request.body = undefined
+    request.visit.dropBody()
     const settled = await waitForResult(context, request, reply, accepted.id, Number(waitSeconds))
     if (settled !== null) return reply.type(JSON_TYPE).send(formatJob(settled))
   }

@@ -89,7 +89,7 @@ async function take(
   for (;;) {
     const max = nextHelping({
       wanted: wish.max,
-      budgetBytes: settings.maxBatchBytes,
+      budgetBytes: settings.maxAnswerBytes,
       takenCount: leases.length,
       takenBytes: bytes,
     })

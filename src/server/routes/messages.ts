@@ -17,6 +17,9 @@ import { formatMessage } from '../views.ts'
 import { appendLines } from './batch.ts'
 
 const MAX_PAGE = 1_000
+/** Of an event stream: there may be thousands, and each holds a page while its reader is slow. */
+const STREAM_PAGE = 100
+const STREAM_BYTES = 262_144
 const ISO_TIME = /^\d{4}-\d{2}-\d{2}(?:T[\d:.]+(?:Z|[+-]\d{2}:\d{2})?)?$/
 
 /** `earliest`, `latest`, an offset, or a time in ISO 8601; in a body also `{"timeMs": …}`. */
@@ -65,13 +68,22 @@ interface Page {
   readonly head: number
 }
 
+interface PageWish {
+  readonly topic: string
+  readonly from: ReadFrom
+  readonly limit: number
+  /** About how many bytes of messages. */
+  readonly budgetBytes: number
+  readonly waitMs: number
+}
+
 async function readPage(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
   const topic = readName(pathPart(request, 'topic'), 'topic')
   const { from, limit, waitMs } = readMembers(request.query, PAGE_QUERY, 'the query')
   await context.directory.find('topic', topic)
   if (wantsEvents(request.headers.accept)) return follow(context, request, reply, topic, from)
   const { messages, next, earliest, head } = await waiting(request, waitMs, (signal) =>
-    takePage(context, topic, from, limit, waitMs, signal),
+    takePage(context.engine, { topic, from, limit, waitMs, budgetBytes: context.settings.maxAnswerBytes }, signal),
   )
   const list = messages.map(({ text }) => text).join(',')
   return reply.type(JSON_TYPE).send(`{"messages":[${list}],"next":${next},"earliest":${earliest},"head":${head}}`)
@@ -79,7 +91,7 @@ async function readPage(context: Context, request: FastifyRequest, reply: Fastif
 
 /** Every message from there on as an event, its offset as the id, so that `Last-Event-ID` goes on behind it. */
 async function follow(
-  context: Context,
+  { engine, settings }: Context,
   request: FastifyRequest,
   reply: FastifyReply,
   topic: string,
@@ -88,13 +100,14 @@ async function follow(
   const last = request.headers['last-event-id']
   const signal = request.visit.wait()
   // The first page comes before the status goes out, so that a place that cannot be read is still a proper error.
-  let page = await takePage(context, topic, last === undefined ? from : nextOf(last), MAX_PAGE, 0, signal)
+  const wish = { topic, limit: STREAM_PAGE, budgetBytes: STREAM_BYTES }
+  let page = await takePage(engine, { ...wish, from: last === undefined ? from : nextOf(last), waitMs: 0 }, signal)
   return streamEvents(reply, signal, async (stream) => {
     for (;;) {
       for (const { offset, text } of page.messages) await stream.send(text, offset)
       if (page.messages.length === 0) await stream.beat()
       if (signal.aborted) return
-      page = await takePage(context, topic, page.next, MAX_PAGE, context.settings.heartbeatMs, signal)
+      page = await takePage(engine, { ...wish, from: page.next, waitMs: settings.heartbeatMs }, signal)
     }
   })
 }
@@ -105,31 +118,22 @@ function nextOf(lastEventId: string | string[]): number {
   return last + 1
 }
 
-async function takePage(
-  { engine, settings }: Context,
-  topic: string,
-  from: ReadFrom,
-  limit: number,
-  waitMs: number,
-  signal?: AbortSignal,
-): Promise<Page> {
+async function takePage(engine: Context['engine'], wish: PageWish, signal?: AbortSignal): Promise<Page> {
+  const { topic, limit, budgetBytes } = wish
   const messages: Page['messages'][number][] = []
-  let place = from
+  let page: Page | null = null
   let bytes = 0
   for (;;) {
-    const max = nextHelping({
-      wanted: limit,
-      budgetBytes: settings.maxBatchBytes,
-      takenCount: messages.length,
-      takenBytes: bytes,
-    })
-    const outcome = await engine.read(
-      { topic, from: place, max: Math.max(1, max), waitMs: messages.length === 0 ? waitMs : 0 },
-      signal,
-    )
-    if (outcome.status === 'not-found') throw notFound('topic', topic)
-    if (outcome.status !== 'read') throw offsetError(topic, outcome)
-    let count = 0
+    const taken = messages.length
+    const max = nextHelping({ wanted: limit, budgetBytes, takenCount: taken, takenBytes: bytes })
+    if (page !== null && (max === 0 || page.next >= page.head)) return page
+    const from = page?.next ?? wish.from
+    const outcome = await engine.read({ topic, from, max, waitMs: taken === 0 ? wish.waitMs : 0 }, signal)
+    if (outcome.status !== 'read') {
+      // What was read before is good; the next call hears of the rest.
+      if (page !== null) return page
+      throw outcome.status === 'not-found' ? notFound('topic', topic) : offsetError(topic, outcome)
+    }
     for (const slice of outcome.messages) {
       const view = new BatchView(slice.bytes)
       for (let i = slice.from; i < slice.to; i++) {
@@ -137,17 +141,10 @@ async function takePage(
         const text = formatMessage(view, i, { partition: slice.partition, offset, timestampMs: slice.timestampMs })
         messages.push({ offset, text })
         bytes += text.length
-        count++
       }
     }
     const { next, earliest, head } = outcome
-    const more = nextHelping({
-      wanted: limit,
-      budgetBytes: settings.maxBatchBytes,
-      takenCount: messages.length,
-      takenBytes: bytes,
-    })
-    if (count < max || more === 0 || next >= head) return { messages, next, earliest, head }
-    place = next
+    page = { messages, next, earliest, head }
+    if (messages.length === taken) return page
   }
 }
