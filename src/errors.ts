@@ -28,7 +28,7 @@ export const ERRORS = {
   UNSUPPORTED_MEDIA_TYPE: row(415, false, 'The content type is not one that this route reads', 'Send application/json, application/x-ndjson or application/octet-stream, as the route documents.'),
   BAD_REQUEST: row(400, false, 'The request cannot be read', 'The message says which part is malformed.'),
   FORBIDDEN_ORIGIN: row(403, false, 'The Host, Origin or Sec-Fetch-Site header is not one this server answers', 'Call the server by the address it listens on, or name the host in `allowedHosts`.'),
-  NOT_FOUND: row(404, false, 'There is no such route', 'See /openapi.json for the routes.'),
+  NOT_FOUND: row(404, false, 'There is no such route', 'docs/http.md lists the routes.'),
   METHOD_NOT_ALLOWED: row(405, false, 'The route does not take this method', 'The Allow header names the methods that it takes.'),
   QUEUE_NOT_FOUND: row(404, false, 'There is no such queue', 'Declare it, or add a job: the first use declares it.'),
   TOPIC_NOT_FOUND: row(404, false, 'There is no such topic', 'Declare it, or publish to it: the first use declares it.'),

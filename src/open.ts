@@ -25,9 +25,9 @@ const NOT_YET: Readonly<Record<string, string>> = {
   amqp: 'The RabbitMQ engine is not part of this version',
   amqps: 'The RabbitMQ engine is not part of this version',
   kafka: 'The Kafka engine is not part of this version',
-  http: 'The engine over HTTP is not part of this version: call the HTTP API of that server, whose /openapi.json describes it, or',
+  http: 'The engine over HTTP is not part of this version: call the HTTP API of that server, as docs/http.md describes it, or',
   https:
-    'The engine over HTTP is not part of this version: call the HTTP API of that server, whose /openapi.json describes it, or',
+    'The engine over HTTP is not part of this version: call the HTTP API of that server, as docs/http.md describes it, or',
   file: 'A folder is given by its path, not as a URL',
 }
 

@@ -1,9 +1,11 @@
 /** The examples run, print what their pages say, and notice what they are there to notice. */
 import { deepEqual, equal, match, ok } from 'node:assert/strict'
 import { spawn } from 'node:child_process'
+import { on, once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { text } from 'node:stream/consumers'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { checkRun } from '../examples/webhook-ingest/checks.ts'
@@ -18,25 +20,13 @@ import { findDifference } from '../scripts/readme.ts'
 const EXAMPLE = fileURLToPath(new URL('../examples/webhook-ingest/', import.meta.url))
 const LIMIT_MS = 240_000
 
-function run(args: readonly string[], onError: (text: string) => void = () => {}) {
-  const child = spawn(process.execPath, [`${EXAMPLE}main.ts`, ...args], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-    timeout: LIMIT_MS,
-  })
-  let output = ''
-  let errors = ''
-  child.stdout.setEncoding('utf8').on('data', (piece: string) => {
-    output += piece
-  })
-  child.stderr.setEncoding('utf8').on('data', (piece: string) => {
-    errors += piece
-    onError(errors)
-  })
-  const ended = new Promise<{ status: number | null; output: string; errors: string }>((resolve, reject) => {
-    child.on('error', reject)
-    child.on('close', (status) => resolve({ status, output, errors }))
-  })
-  return { child, ended }
+function run(args: readonly string[]) {
+  const child = spawn(process.execPath, [`${EXAMPLE}main.ts`, ...args], { stdio: 'pipe', timeout: LIMIT_MS })
+  const read = Promise.all([once(child, 'close'), text(child.stdout), text(child.stderr)])
+  return {
+    child,
+    ended: read.then(([[status], output, errors]) => ({ status: status as number | null, output, errors })),
+  }
 }
 
 /** What the page shows, for another number of rounds; figures that differ from run to run are left open. */
@@ -58,10 +48,10 @@ test('webhook-ingest: deliveries survive three kills of the server, in order and
 })
 
 test('webhook-ingest: Ctrl-C leaves nothing behind', async () => {
-  let isTold = false
-  const { child, ended } = run(['--rounds', '30', '--kills', '0'], (errors) => {
-    if (!isTold && /accepted [1-9]/.test(errors)) isTold = child.kill('SIGINT')
-  })
+  const { child, ended } = run(['--rounds', '30', '--kills', '0'])
+  for await (const [piece] of on(child.stderr, 'data', { close: ['end'] }))
+    if (/accepted [1-9]/.test(String(piece))) break
+  child.kill('SIGINT')
   const { status, errors } = await ended
   equal(status, 130, errors)
   const [, url = '', folder = ''] = /sluice serve on (\S+), data in (.+)/.exec(errors) ?? []

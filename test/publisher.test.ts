@@ -171,7 +171,10 @@ describe('the publisher', () => {
       await settled()
     }
     deepEqual(await (all.at(-1) as Promise<Stored>), { place: 262_144, isDuplicate: false })
-    await push('room again').catch(() => {})
+    const again = push('room again')
+    await settled()
+    release.shift()?.()
+    deepEqual(await again, { place: 262_145, isDuplicate: false })
   })
 
   test('says when all that was pushed is stored', async () => {

@@ -37,7 +37,7 @@ export function checkRun(run: RunRecord): Check[] {
         ...compareSets(sentKeyed, accepted),
         ...jobs
           .filter(({ status }) => status === 'lost')
-          .map(({ delivery, id }) => `${delivery}: there is no job ${id}`),
+          .map(({ delivery, id }) => `${delivery} is not in the job ${id}`),
       ],
     },
     {
@@ -68,7 +68,7 @@ export function checkRun(run: RunRecord): Check[] {
     },
     {
       promise: 'P1',
-      title: 'what came out is, byte for byte, what went in',
+      title: 'every event was made of the very payload that was sent',
       broken: events
         .filter(({ delivery, digest }) => digests.get(delivery) !== digest)
         .map(({ delivery }) => `${delivery} has another payload`),

@@ -42,6 +42,13 @@ export interface Job {
   readonly payload: Payload
 }
 
+/** What a worker leaves with the job. */
+export interface Result {
+  readonly delivery: string
+  readonly summary: string
+  readonly attempt: number
+}
+
 /** What a group finds on the topic. */
 export interface RepositoryEvent {
   readonly delivery: string

@@ -1,6 +1,6 @@
 /** What the server has at the end: every message of the topic, and the job of every delivery. */
 import type { Client } from './client.ts'
-import type { RepositoryEvent } from './deliveries.ts'
+import type { RepositoryEvent, Result } from './deliveries.ts'
 import type { Accepted } from './sender.ts'
 
 export interface Message {
@@ -12,6 +12,7 @@ export interface Message {
 export interface JobSeen {
   readonly delivery: string
   readonly id: string
+  /** 'lost' where there is no such job, or it is that of another delivery. */
   readonly status: string
   readonly attempts: number
 }
@@ -73,8 +74,10 @@ async function readJobs(client: Client, accepted: readonly Accepted[], lanes: nu
   async function run(): Promise<void> {
     for (let i = next++; i < accepted.length; i = next++) {
       const { delivery, job } = accepted[i] as Accepted
-      const { status, body } = await client.askUntilAnswered(`/v1/jobs/${job}`, { method: 'GET' })
-      jobs[i] = status === 200 ? { ...(body as JobSeen), delivery } : { delivery, id: job, status: 'lost', attempts: 0 }
+      const answer = await client.askUntilAnswered(`/v1/jobs/${job}`, { method: 'GET' })
+      const { status, attempts, result } = answer.body as { status: string; attempts: number; result?: Result }
+      const isFound = answer.status === 200 && (result === undefined || result.delivery === delivery)
+      jobs[i] = { delivery, id: job, status: isFound ? status : 'lost', attempts: isFound ? attempts : 0 }
     }
   }
   await Promise.all(Array.from({ length: lanes }, run))

@@ -39,6 +39,8 @@ export class Broker {
   readonly #ownership: Ownership
   #waiting: LedgerRequest[] = []
   readonly #unanswered = new Set<number>()
+  /** Requests of the step under way: if it fails, nobody can tell what became of them (P2). */
+  #inStep: readonly LedgerRequest[] = []
   #mode: Mode = 'idle'
   #failure: SluiceError | null = null
   #wakeAtMs = Number.POSITIVE_INFINITY
@@ -139,6 +141,7 @@ export class Broker {
       if (this.#ledger.refusesAppends && this.#host.now() >= this.#diskFullUntilMs) this.#ledger.refusesAppends = false
       const step = this.#ledger.apply(requests, this.#host.now())
       const { commit } = step
+      this.#inStep = requests
       if (commit.outputs.length === 0 && commit.changes.size === 0) return this.#finish(requests, step)
       const outcome = this.#log.commit(this.#ownership, commit)
       if (outcome instanceof Promise) return outcome.then((kept) => this.#settle(requests, step, kept.status))
@@ -171,6 +174,7 @@ export class Broker {
 
   #finish(requests: readonly LedgerRequest[], step: ReturnType<Ledger['apply']>): undefined {
     this.#wakeAtMs = step.wakeAtMs
+    this.#inStep = []
     for (const { id } of step.answers) this.#unanswered.delete(id)
     if (requests.length > 0 || step.answers.length > 0) this.#emit(step.answers, requests.length)
     return undefined
@@ -184,7 +188,9 @@ export class Broker {
     const error = wireError(this.#failure)
     const taken = this.#waiting.length
     this.#waiting = []
-    const answers = [...this.#unanswered].map((id) => ({ id, error }))
+    const unknown = wireError(unknownOutcome(this.#failure))
+    const inStep = new Set(this.#inStep.filter(({ kind }) => CHANGING.has(kind)).map(({ id }) => id))
+    const answers = [...this.#unanswered].map((id) => ({ id, error: inStep.has(id) ? unknown : error }))
     this.#unanswered.clear()
     this.#emit(answers, taken)
     this.#rested?.()
@@ -209,6 +215,15 @@ function toFailure(cause: unknown): SluiceError {
   const text = cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause)
   const stack = cause instanceof Error ? cause.stack : undefined
   return new SluiceError('ENGINE_FAILED', `The engine stopped: ${text}`, { stack }, cause)
+}
+
+/** What may have been kept by a commit whose outcome is not known. */
+const CHANGING: ReadonlySet<LedgerRequest['kind']> = new Set(['declare', 'append', 'settle', 'command'])
+
+/** The failure as whoever asked for a change hears of it: it may be stored, and may be not (P2). */
+export function unknownOutcome(failure: SluiceError): SluiceError {
+  const text = `Whether it took effect is not known: ${failure.message}`
+  return new SluiceError('UNKNOWN', text, { ...failure.details, code: failure.code }, failure)
 }
 
 function wireError(error: SluiceError): AnswerError {

@@ -119,9 +119,10 @@ export function openThreadLink(folder: string, durability: Durability, onAnswers
       reject(failure)
       onFailure(failure)
     })
-    thread.on('exit', () => {
+    thread.on('exit', (code) => {
+      const failure =
+        closed === null ? new SluiceError('ENGINE_FAILED', `The broker thread ended with code ${code}`) : new SluiceError('CLOSED')
       closed?.()
-      const failure = new SluiceError('CLOSED')
       reject(failure)
       onFailure(failure)
     })

@@ -30,6 +30,7 @@ import { SluiceError } from '../errors.ts'
 import { type Host, realHost } from '../host/host.ts'
 import type { AnswerValue, LedgerAnswer, LedgerRequest } from '../ledger/requests.ts'
 import type { Durability } from '../logs/contract.ts'
+import { unknownOutcome } from './broker.ts'
 import { type Link, openMemoryLink, openThreadLink } from './link.ts'
 
 const MAX_MESSAGES_UNDER_WAY = 2
@@ -98,10 +99,13 @@ class LocalEngine implements Engine {
 
   readonly onFailure = (error: SluiceError): void => {
     this.#failure ??= error
-    const calls = [...this.#calls.values()]
+    const unsent = new Set(this.#outbox.map(({ id }) => id))
+    const calls = [...this.#calls]
     this.#calls.clear()
     this.#outbox = []
-    for (const call of calls) call.reject(this.#failure)
+    // What had left may have been kept, and only the answer lost (P2). At `close` everything was answered before.
+    const unknown = this.#failure.code === 'CLOSED' ? this.#failure : unknownOutcome(this.#failure)
+    for (const [id, call] of calls) call.reject(unsent.has(id) ? this.#failure : unknown)
   }
 
   declare(declarations: readonly Declaration[]) {

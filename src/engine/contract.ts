@@ -219,7 +219,7 @@ export interface Hold {
 }
 
 export interface ExtendRequest extends Hold {
-  /** From now. */
+  /** From now. The time of a hold is that of its fence: it is extended for every message leased with this one. */
   readonly leaseMs: number
   /** JSON text, shown with the job; kept in memory only. At most 4,096 bytes. */
   readonly progress?: string | undefined
@@ -240,7 +240,7 @@ export type Settlement =
   | { readonly kind: 'done'; readonly result?: string | undefined }
   /** Tried again at `atMs`, by default when the back-off of the group says. */
   | { readonly kind: 'retry'; readonly error: string; readonly atMs?: number | undefined }
-  /** Given back unstarted: the attempt does not count. */
+  /** Given back unstarted: the attempt has its number, and does not count against the limit. */
   | { readonly kind: 'release' }
   /** No more attempts. */
   | { readonly kind: 'dead'; readonly error: string }

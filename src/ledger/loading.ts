@@ -100,7 +100,7 @@ function loadHeld(core: Core, group: Group, mode: LoadMode): void {
   for (const trouble of group.troubles.values()) if (!leased.has(trouble.offset)) group.park(core, trouble)
   for (const lease of [...group.leases.values()]) {
     if (lease.token === null && mode === 'new-process') suspectLease(core, group, lease)
-    else if ([...lease.offsets].some((offset) => group.troubles.get(offset)?.suspect)) group.suspectFence = lease.fence
+    else if (lease.open().some((index) => group.troubles.get(lease.offsets[index] as number)?.suspect)) group.suspectFence = lease.fence
   }
   core.touched.add(group)
 }

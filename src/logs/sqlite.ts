@@ -1,54 +1,25 @@
-/**
- * The SQLite log: messages and changes in one database in a folder on disk, one owner, one commit at a time.
- *
- * Why SQLite: a commit of batches and changes is atomic without a line of ours, and one sync makes it durable. What it
- * does not do is told in the files beside this one: it does not find damage (sqlite/folder.ts), it does not keep a second
- * process out before it has read the files (sqlite/owner-lock.ts), and a full disk leaves no room to settle
- * (sqlite/reserve.ts).
- *
- * What it trades: every method answers at once and blocks its thread, so it belongs into a broker thread; a commit takes
- * its pages to the disk twice, first to the WAL, then, some thousands of them at a time, to the database.
- *
- * Measured on two cores, ext4 on a virtual disk, medians: see the end of this comment.
- *
- * States, each transition made by the method beside it:
- *
- *     open ──#fail──> failed ──close──> closed      failed: a write, a sync or a check failed. Every call throws the
- *       └─────────────close────────────────┘        cause; what was acknowledged is in the files.
- *
- * Beside `open` there is whether the reserve is held: without it, commits with outputs may answer `full` (`#hasRoom`).
- *
- * Invariants
- *  1. A commit is answered `durable` only after COMMIT returned, which is after the sync of the WAL (`disk`).
- *  2. Each transaction writes the next stamp; the mark in the guard is written after it and before the answer.
- *  3. What is known in memory of a topic's end changes with the transaction: it is undone where that fails.
- *  4. Only `Checkpoints.run` lets pages into the database file, after it signed them.
- *  5. After a failure that is not `full`, nothing is written any more: what a failed sync left on disk is not known.
- */
+/** The log of a data folder on disk. What it is and how it works: sqlite/log.ts; its files: sqlite/folder.ts. */
 import { closeSync, openSync } from 'node:fs'
-import { SluiceError } from '../errors.ts'
-import type {
-  Commit,
-  CommitOutcome,
-  Log,
-  LogAbilities,
-  LogExtent,
-  LogHealth,
-  LogState,
-  LogTopic,
-  Ownership,
-  StoredBatch,
-} from './contract.ts'
-import { BatchTable } from './sqlite/batch-table.ts'
 import { Checkpoints } from './sqlite/checkpoint.ts'
-import { type LogDatabase, openDatabase, PAGE_BYTES } from './sqlite/database.ts'
-import { corrupt, openFailure, sortFailure } from './sqlite/failure.ts'
-import { checkFiles, createFiles, emptyWal, type FolderFacts, type FolderPaths, openGuard, pathsIn, prepareFolder, settleWal, storedBytesIn } from './sqlite/folder.ts'
-import { type OwnerLock, takeOwnerLock } from './sqlite/owner-lock.ts'
-import { currentBoot, type PageGuard } from './sqlite/page-guard.ts'
+import { openDatabase } from './sqlite/database.ts'
+import { corrupt, openFailure } from './sqlite/failure.ts'
+import {
+  type Closable,
+  checkFiles,
+  closeAll,
+  createFiles,
+  openGuard,
+  pathsIn,
+  prepareFolder,
+  settleWal,
+} from './sqlite/folder.ts'
+import { SqliteLog } from './sqlite/log.ts'
+import { takeOwnerLock } from './sqlite/owner-lock.ts'
+import { currentBoot } from './sqlite/page-guard.ts'
 import { Reserve } from './sqlite/reserve.ts'
-import { decodeStamp, encodeStamp } from './sqlite/stamp.ts'
-import { StateTable } from './sqlite/state-table.ts'
+import { decodeStamp } from './sqlite/stamp.ts'
+
+export type { SqliteLog }
 
 const MIB = 1024 ** 2
 
@@ -88,30 +59,42 @@ export interface SqliteLogOptions {
  * `DISK_FULL`, `UNSUPPORTED` or `ENGINE_FAILED`; nothing stays open then.
  */
 export function openSqliteLog(folder: string, options: SqliteLogOptions = {}): SqliteLog {
-  const opened: { close(): void }[] = []
+  const opened: Closable[] = []
   try {
     return openFolder(folder, options, opened)
   } catch (error) {
-    for (const resource of opened.reverse()) resource.close()
+    closeAll(opened)
     throw openFailure(folder, error)
   }
 }
 
-function openFolder(folder: string, options: SqliteLogOptions, opened: { close(): void }[]): SqliteLog {
-  const { durability = 'disk', checkpointBytes = 4 * MIB, reserveBytes = 16 * MIB, cacheBytes = 16 * MIB, verifyBytes = 2048 * MIB } = options
-  const keep = <T extends { close(): void }>(resource: T): T => {
+function openFolder(folder: string, options: SqliteLogOptions, opened: Closable[]): SqliteLog {
+  const {
+    durability = 'disk',
+    checkpointBytes = 4 * MIB,
+    reserveBytes = 16 * MIB,
+    cacheBytes = 16 * MIB,
+    verifyBytes = 2048 * MIB,
+  } = options
+  const keep = <T extends Closable>(resource: T): T => {
     opened.push(resource)
     return resource
   }
   const paths = pathsIn(folder)
   prepareFolder(folder)
-  const lock = keep(takeOwnerLock(folder))
+  keep(takeOwnerLock(folder))
   createFiles(paths)
   // Open for as long as SQLite has the file: closing it would drop the locks that SQLite holds on it in this process.
   const databaseFile = openSync(paths.database, 'r')
   keep({ close: () => closeSync(databaseFile) })
   const guard = keep(openGuard(paths))
   const facts = checkFiles(paths, databaseFile, guard, verifyBytes)
+  guard.setOwner(durability === 'disk', currentBoot())
+  // That commits are not synced is known before the first that a power cut may take (folder.ts).
+  if (durability === 'os' && facts.mark.isSynced) {
+    guard.writeMark(facts.stamp.commit)
+    guard.sync()
+  }
   settleWal(paths, checkpointBytes)
   const reserve = keep(new Reserve(folder, paths.reserve, reserveBytes))
   const database = openDatabase(paths.database, durability === 'disk' ? 'FULL' : 'NORMAL', cacheBytes)
@@ -120,331 +103,8 @@ function openFolder(folder: string, options: SqliteLogOptions, opened: { close()
   if (stampBytes === undefined || decodeStamp(stampBytes)?.commit !== facts.stamp.commit) {
     throw corrupt(folder, `SQLite does not find commit ${facts.stamp.commit}, which the files hold`)
   }
-  const checkpoints = keep(new Checkpoints({ paths, database, databaseFile, guard, durability, checkpointBytes }, facts))
-  return new SqliteLog({ paths, lock, guard, reserve, database, checkpoints, facts, durability, opened })
-}
-
-interface SqliteLogParts {
-  readonly paths: FolderPaths
-  readonly lock: OwnerLock
-  readonly guard: PageGuard
-  readonly reserve: Reserve
-  readonly database: LogDatabase
-  readonly checkpoints: Checkpoints
-  readonly facts: FolderFacts
-  readonly durability: 'os' | 'disk'
-  /** Everything that must be closed, in the order in which it was opened. */
-  readonly opened: readonly { close(): void }[]
-}
-
-class SqliteLog implements Log {
-  readonly abilities: LogAbilities
-  readonly #parts: SqliteLogParts
-  readonly #database: LogDatabase
-  readonly #batches: BatchTable
-  readonly #table: StateTable
-  readonly #state: LogState
-  readonly #stampBytes = encodeStamp({ commit: 0, epoch: 0, clean: false })
-  readonly #counters = { commits: 0, syncs: 0, rowsWritten: 0, bytesWritten: 0 }
-  #mode: 'open' | 'failed' | 'closed' = 'open'
-  #failure: SluiceError | null = null
-  #revoked = new AbortController()
-  #commitNumber: number
-  #epoch: number
-  #isClean: boolean
-  #followSoon: NodeJS.Immediate | null = null
-
-  constructor(parts: SqliteLogParts) {
-    const { paths, database, facts, durability } = parts
-    this.abilities = { durability, copies: 1, offsets: 'owner', places: 'dense', outputs: 'atomic', admission: 'exact', partitions: 'one' }
-    this.#parts = parts
-    this.#database = database
-    const damaged = (what: string): never => {
-      throw corrupt(paths.folder, what)
-    }
-    this.#batches = new BatchTable(database.database, damaged)
-    this.#table = new StateTable(database.database, damaged)
-    this.#state = {
-      get: (key) => this.#reading(() => this.#table.get(key)),
-      range: (from, to, limit) => this.#reading(() => this.#table.range(from, to, limit)),
-    }
-    this.#commitNumber = facts.lastCommit
-    this.#epoch = facts.stamp.epoch
-    this.#isClean = facts.stamp.clean
-  }
-
-  declare(topics: readonly LogTopic[]): readonly LogExtent[] {
-    const declareAll = () => topics.map((topic) => this.#batches.declare(topic))
-    if (!this.#reading(() => topics.some((topic) => this.#batches.isNew(topic)))) return this.#reading(declareAll)
-    let extents: readonly LogExtent[] = []
-    const isDone = this.#transactWithReserve(() => {
-      extents = declareAll()
-      return topics.length
-    })
-    if (!isDone) throw this.#diskFull('declare a topic')
-    return extents
-  }
-
-  append(batches: readonly StoredBatch[]): CommitOutcome {
-    return this.#keep(batches, true, new Map())
-  }
-
-  read(topic: number, _partition: number, offset: number, maxBytes: number): readonly StoredBatch[] {
-    return this.#reading(() => this.#batches.read(topic, offset, maxBytes))
-  }
-
-  own(): Ownership {
-    this.#check()
-    const clean = this.#isClean
-    const before = { epoch: this.#epoch, isClean: this.#isClean }
-    this.#epoch++
-    this.#isClean = false
-    const { guard, durability } = this.#parts
-    try {
-      // Without syncs, the mark says so before the first commit that a power cut may take (folder.ts).
-      guard.setOwner(durability === 'disk', currentBoot())
-      if (durability === 'os') {
-        guard.writeMark(this.#commitNumber)
-        guard.sync()
-      }
-      if (!this.#transactWithReserve(() => 0)) throw this.#diskFull('take over the data folder')
-    } catch (error) {
-      this.#epoch = before.epoch
-      this.#isClean = before.isClean
-      throw error
-    }
-    this.#revoked.abort(new SluiceError('LOCKED', `The data folder was taken over in epoch ${this.#epoch}.`))
-    this.#revoked = new AbortController()
-    return { epoch: this.#epoch, state: this.#state, clean, signal: this.#revoked.signal }
-  }
-
-  commit(ownership: Ownership, commit: Commit): CommitOutcome {
-    this.#check()
-    if (ownership.epoch !== this.#epoch) return { status: 'lost' }
-    return this.#keep(commit.outputs, false, commit.changes)
-  }
-
-  async *changes(_ownership: Ownership): AsyncIterable<readonly [string, Uint8Array]> {
-    for (const entry of this.#table.all()) {
-      this.#check()
-      yield entry
-    }
-  }
-
-  trim(topic: number, _partition: number, offset: number): void {
-    this.#check()
-    this.#batches.trim(topic, offset)
-  }
-
-  health(): LogHealth {
-    const { paths, facts, reserve, checkpoints } = this.#parts
-    const reasons = [...facts.warnings]
-    if (this.#failure !== null) reasons.push(this.#failure.message)
-    if (this.#mode === 'open' && !reserve.isHeld) {
-      reasons.push(`The disk of ${paths.folder} is full: settling goes on, and messages are only taken into the room that settled ones leave. Free some space.`)
-    }
-    return {
-      status: this.#mode !== 'open' ? 'failed' : reasons.length > 0 ? 'degraded' : 'ok',
-      reasons,
-      counters: {
-        ...this.#counters,
-        syncs: this.#counters.syncs + checkpoints.syncs,
-        rowsRead: this.#batches.rowsRead,
-      },
-      storedBytes: storedBytesIn(paths),
-    }
-  }
-
-  close(): void {
-    if (this.#mode === 'closed') return
-    const { paths, opened } = this.#parts
-    let isEmptied = false
-    try {
-      if (this.#mode === 'open') {
-        this.#isClean = true
-        if (this.#transactWithReserve(() => 0)) isEmptied = this.#checkpoint()
-      }
-    } finally {
-      this.#mode = 'closed'
-      if (this.#followSoon !== null) clearImmediate(this.#followSoon)
-      this.#revoked.abort(this.#failure ?? new SluiceError('CLOSED', 'The data folder was closed.'))
-      // The lock, opened first, is the last to go: `emptyWal` is still ours to do.
-      for (const resource of opened.slice(1).reverse()) resource.close()
-      try {
-        if (isEmptied) emptyWal(paths)
-      } finally {
-        opened[0]?.close()
-      }
-    }
-  }
-
-  #keep(batches: readonly StoredBatch[], isPlaced: boolean, changes: Commit['changes']): CommitOutcome {
-    let messageBytes = 0
-    for (const batch of batches) messageBytes += batch.bytes.byteLength
-    if (batches.length > 0 && !this.#hasRoom(4 * messageBytes)) return { status: 'full' }
-    let offsets: number[] = []
-    let bytes = 0
-    const write = () => {
-      offsets = []
-      bytes = messageBytes
-      for (const batch of batches) {
-        const placed = isPlaced ? this.#batches.atHead(batch) : batch
-        this.#batches.append(placed)
-        offsets.push(placed.baseOffset)
-      }
-      for (const [key, value] of changes) bytes += this.#table.write(key, value)
-      this.#batches.trimSlice(messageBytes)
-      return batches.length + changes.size + bytes / PAGE_BYTES
-    }
-    if (!(batches.length > 0 ? this.#transact(write) : this.#transactWithReserve(write))) {
-      // Room for what settles, from now on: P13.
-      if (batches.length > 0) this.#makeRoom()
-      return { status: 'full' }
-    }
-    this.#counters.commits++
-    this.#counters.rowsWritten += batches.length
-    this.#counters.bytesWritten += bytes
-    this.#followUp()
-    return { status: 'durable', offsets }
-  }
-
-  /** The rest of a commit: after the answers were sent if the thread comes to rest in time, or else at once. */
-  #followUp(): void {
-    const due = this.#parts.checkpoints.isDue
-    if (due === 'now') this.#checkpoint()
-    else if (due === 'soon') this.#followSoon ??= setImmediate(() => this.#follow())
-  }
-
-  #follow(): void {
-    this.#followSoon = null
-    if (this.#mode !== 'open') return
-    try {
-      if (!this.#parts.checkpoints.follow()) return
-    } catch (error) {
-      this.#fail(error)
-    }
-    this.#checkpoint()
-  }
-
-  /** Never throws: the commit before it was answered or is yet to be. Returns whether the WAL starts again. */
-  #checkpoint(): boolean {
-    if (this.#mode !== 'open') return false
-    const { checkpoints, reserve } = this.#parts
-    try {
-      checkpoints.run(this.#commitNumber)
-      return true
-    } catch (error) {
-      if (sortFailure(error) !== 'full') {
-        this.#fail(error)
-        return false
-      }
-    }
-    if (!reserve.isHeld) return false
-    return this.#makeRoom()
-  }
-
-  /** Gives the reserve to the database, so that the WAL has its own length for commits to come. */
-  #makeRoom(): boolean {
-    try {
-      this.#parts.reserve.release()
-      this.#parts.checkpoints.run(this.#commitNumber)
-      return true
-    } catch (error) {
-      if (sortFailure(error) !== 'full') this.#fail(error)
-      return false
-    }
-  }
-
-  /** Whether messages may be taken: settling must have the room of the reserve afterwards, on the disk or in the file. */
-  #hasRoom(neededBytes: number): boolean {
-    const { reserve } = this.#parts
-    if (reserve.isHeld) return true
-    return this.#reading(() => {
-      if (reserve.reclaim(neededBytes)) return true
-      const [pages] = this.#database.countFreePages.get() as unknown as [number]
-      return pages * PAGE_BYTES >= reserve.bytes + neededBytes
-    })
-  }
-
-  #transactWithReserve(write: () => number): boolean {
-    if (this.#transact(write)) return true
-    this.#makeRoom()
-    return this.#transact(write)
-  }
-
-  /** Runs `write`, which returns about how many pages it wrote, and commits. False: no room, nothing was done. */
-  #transact(write: () => number): boolean {
-    this.#check()
-    const { database, begin, commit, rollback, writeStamp } = this.#database
-    const { guard, checkpoints, durability } = this.#parts
-    const stamp = { commit: this.#commitNumber + 1, epoch: this.#epoch, clean: this.#isClean }
-    try {
-      begin.run()
-      const pages = write()
-      writeStamp.run(encodeStamp(stamp, this.#stampBytes))
-      commit.run()
-      checkpoints.add(pages + 2)
-    } catch (error) {
-      this.#batches.undo()
-      const kind = sortFailure(error)
-      try {
-        if (database.isTransaction) rollback.run()
-      } catch (second) {
-        throw this.#fail(kind === 'full' ? second : error)
-      }
-      if (kind === 'full') return false
-      throw isFromDisk(error) ? this.#fail(error) : error
-    }
-    this.#batches.keep()
-    this.#commitNumber = stamp.commit
-    if (durability === 'disk') this.#counters.syncs++
-    try {
-      guard.writeMark(stamp.commit)
-    } catch (error) {
-      throw this.#fail(error)
-    }
-    return true
-  }
-
-  #reading<T>(read: () => T): T {
-    this.#check()
-    try {
-      return read()
-    } catch (error) {
-      throw isFromDisk(error) ? this.#fail(error) : error
-    }
-  }
-
-  /** Ends the log, whoever was about to answer. Returns what to throw. */
-  #fail(error: unknown): SluiceError {
-    if (this.#failure === null) {
-      const { folder } = this.#parts.paths
-      const text = error instanceof Error ? error.message : String(error)
-      this.#failure =
-        error instanceof SluiceError
-          ? error
-          : sortFailure(error) === 'corrupt'
-            ? corrupt(folder, `SQLite reports: ${text}`, error)
-            : new SluiceError('ENGINE_FAILED', `The data folder ${folder} cannot be written any more: ${text}. What was acknowledged is kept; mend the disk and open it again.`, { folder }, error)
-      this.#mode = 'failed'
-      this.#revoked.abort(this.#failure)
-    }
-    return this.#failure
-  }
-
-  #check(): void {
-    if (this.#mode === 'failed') throw this.#failure
-    if (this.#mode === 'closed') throw new SluiceError('CLOSED', 'The data folder is closed. Open it again.')
-  }
-
-  #diskFull(act: string): SluiceError {
-    return new SluiceError('DISK_FULL', `There is no room on the disk of ${this.#parts.paths.folder} to ${act}. Free some space.`)
-  }
-}
-
-export type { SqliteLog }
-
-/** Whether the file system or SQLite failed, rather than a check of ours (an assertion, or damage in one topic). */
-function isFromDisk(error: unknown): boolean {
-  return typeof (error as { code?: unknown }).code === 'string' && !(error instanceof SluiceError) && (error as Error).name !== 'AssertionError'
+  const checkpoints = keep(
+    new Checkpoints({ paths, database, databaseFile, guard, durability, checkpointBytes }, facts),
+  )
+  return new SqliteLog({ paths, guard, reserve, database, checkpoints, facts, durability, opened })
 }

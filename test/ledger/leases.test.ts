@@ -189,6 +189,22 @@ describe('leases of the process (P3, P5)', () => {
     assert.deepEqual(await drain(driver, 'q'), [5])
   })
 
+  test('a suspect does not make one of a lease that it was in before', async () => {
+    const driver = await openDriver()
+    await driver.queue('q', { backoff: { baseMs: 0 } })
+    await driver.add('q', {}, {}, {})
+    const both = (await driver.lease('q', { token: 't', max: 2, leaseMs: 60_000 })) as Held
+    await driver.settle(part(both, 0), { kind: 'retry', error: 'no' })
+    assert.deepEqual((await driver.lease('q'))?.offsets, [0])
+    await driver.restart()
+    await driver.restart()
+    await driver.settle(part(both, 1))
+    const suspect = (await driver.lease('q')) as Held
+    assert.deepEqual(suspect.offsets, [0])
+    await driver.settle(suspect)
+    assert.deepEqual((await driver.lease('q'))?.offsets, [2])
+  })
+
   test('a message that kills its process every time ends as a dead letter, and its neighbours do not', async () => {
     const driver = await openDriver()
     await driver.queue('q', { attempts: 3, backoff: { baseMs: 10 } })

@@ -4,7 +4,16 @@
  */
 import { strict as assert } from 'node:assert'
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, rmSync, statfsSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
@@ -101,7 +110,10 @@ test('a folder that does not fit on the disk is DISK_FULL, and nothing of it is 
   const disk = mountSmall('tiny', 12) as string
   const filler = join(disk, 'filler')
   fillUpTo(disk, filler, 8_192)
-  assert.throws(() => openSqliteLog(join(disk, 'data'), OPTIONS), (error) => isSluiceError(error, 'DISK_FULL'))
+  assert.throws(
+    () => openSqliteLog(join(disk, 'data'), OPTIONS),
+    (error) => isSluiceError(error, 'DISK_FULL'),
+  )
   rmSync(filler)
   const log = openSqliteLog(join(disk, 'data'), OPTIONS)
   assert(new Owner(log).add(1_000))
@@ -159,7 +171,10 @@ class Owner {
 
   settle(index: number): boolean {
     const value = `${index} ${'s'.repeat(200)}`
-    const changes = new Map([['settled', Buffer.from(value)], [`group/${index % 20}`, Buffer.from(value)]])
+    const changes = new Map([
+      ['settled', Buffer.from(value)],
+      [`group/${index % 20}`, Buffer.from(value)],
+    ])
     const { status } = this.#log.commit(this.#ownership, { outputs: [], changes, floors: [] })
     if (status === 'durable') this.#settled = value
     return status === 'durable'
@@ -203,7 +218,10 @@ function mountSmall(name: string, mebibytes: number): string | null {
     writeFileSync(image, Buffer.alloc(mebibytes * 1024 ** 2))
     assert.equal(spawnSync('mkfs.ext4', ['-q', '-m', '0', image]).status, 0)
   }
-  const mounted = spawnSync('mount', existsSync(image) ? ['-o', 'loop', image, folder] : ['-t', 'tmpfs', '-o', `size=${mebibytes}m`, 'tmpfs', folder])
+  const mounted = spawnSync(
+    'mount',
+    existsSync(image) ? ['-o', 'loop', image, folder] : ['-t', 'tmpfs', '-o', `size=${mebibytes}m`, 'tmpfs', folder],
+  )
   if (mounted.status !== 0) return null
   mounts.push(folder)
   return folder

@@ -36,7 +36,10 @@ test(`nothing acknowledged is lost in ${ROUNDS} rounds of SIGKILL under load`, a
     const verified = isCopy ? join(root, `copy-${round}`) : folder
     if (isCopy) cpSync(folder, verified, { recursive: true })
     const found = verifyFolder(verified, SEED, OPTIONS)
-    assert(found >= kept && found >= acknowledged + 1, `SLUICE_SEED=${SEED}, round ${round}: ${found} commits, but ${acknowledged} was acknowledged`)
+    assert(
+      found >= kept && found >= acknowledged + 1,
+      `SLUICE_SEED=${SEED}, round ${round}: ${found} commits, but ${acknowledged} was acknowledged`,
+    )
     assert(found <= Math.max(kept, acknowledged + 2), `round ${round}: ${found} commits, one more than was begun`)
     kept = found
     if (isCopy) rmSync(verified, { recursive: true })

@@ -12,7 +12,14 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { isSluiceError } from '../../src/errors.ts'
 import { PageGuard } from '../../src/logs/sqlite/page-guard.ts'
-import { CRASH_KINDS, type CrashState, crashState, crashStates, materialize, syncsBetween } from '../support/power-loss/disk-model.ts'
+import {
+  CRASH_KINDS,
+  type CrashState,
+  crashState,
+  crashStates,
+  materialize,
+  syncsBetween,
+} from '../support/power-loss/disk-model.ts'
 import { findStrace, type Recording, record } from '../support/power-loss/recorder.ts'
 import { createRandom, verifyFolder } from '../support/power-loss/sqlite-workload.ts'
 
@@ -65,7 +72,11 @@ test('after a power cut in the middle of a recovery everything acknowledged is t
     // The states of the second run, with what was acknowledged in both.
     for (const state of crashStates(second, Math.ceil(STATES / rounds), random)) {
       const both = { ...state, acks: [...first.acks, ...state.acks] }
-      assert.equal(findViolation(second, both, 2), null, `SLUICE_SEED=${SEED}, round ${round}: ${first.text}; then ${state.text}`)
+      assert.equal(
+        findViolation(second, both, 2),
+        null,
+        `SLUICE_SEED=${SEED}, round ${round}: ${first.text}; then ${state.text}`,
+      )
     }
   }
 })
@@ -78,13 +89,22 @@ test('each acknowledgement has one sync before it, which began after the last wr
     const written = walWrites.filter((op) => op.start > previous && op.end < ack.start)
     const last = Math.max(...written.map((op) => op.end))
     const after = syncsBetween(recording, last, ack.start)
-    assert.deepEqual(after.map((op) => op.inode), [inodeOf('sluice.db-wal')], `${ack.line}: a sync between its last write and itself`)
+    assert.deepEqual(
+      after.map((op) => op.inode),
+      [inodeOf('sluice.db-wal')],
+      `${ack.line}: a sync between its last write and itself`,
+    )
     const all = syncsBetween(recording, previous, ack.start)
     if (i > 0 && all.length !== 1) more++
   }
   // The others are those where the WAL began again: three syncs of the checkpoint, one of its new beginning.
-  const databaseSyncs = recording.ops.filter((op) => op.kind === 'sync' && op.inode === inodeOf('sluice.db') && op.start < (recording.acks.at(-1)?.start ?? 0))
-  assert(more > 0 && more <= databaseSyncs.length, `${more} acknowledgements had more than one sync, with ${databaseSyncs.length} checkpoints`)
+  const databaseSyncs = recording.ops.filter(
+    (op) => op.kind === 'sync' && op.inode === inodeOf('sluice.db') && op.start < (recording.acks.at(-1)?.start ?? 0),
+  )
+  assert(
+    more > 0 && more <= databaseSyncs.length,
+    `${more} acknowledgements had more than one sync, with ${databaseSyncs.length} checkpoints`,
+  )
 })
 
 test('a build that acknowledges before the sync is caught', { skip }, async () => {
@@ -95,7 +115,10 @@ test('a build that acknowledges before the sync is caught', { skip }, async () =
       const violation = findViolation(planted, state)
       if (violation !== null) caught.push(violation)
     }
-    assert(caught.some((text) => /acknowledged/.test(text)), `${JSON.stringify(plant)}: ${caught.length} of 60 caught`)
+    assert(
+      caught.some((text) => /acknowledged/.test(text)),
+      `${JSON.stringify(plant)}: ${caught.length} of 60 caught`,
+    )
   }
 })
 
@@ -121,18 +144,33 @@ test('durability os loses the end in a power cut, opens, and says so', { skip },
 })
 
 test('a failed sync ends the log, and nothing acknowledged before is lost', { skip }, async () => {
-  for (const [call, error, when] of [['fsync', 'EIO', 60], ['pwrite64', 'EIO', 400], ['fdatasync', 'EIO', 2]] as const) {
+  for (const [call, error, when] of [
+    ['fsync', 'EIO', 60],
+    ['pwrite64', 'EIO', 400],
+    ['fdatasync', 'EIO', 2],
+  ] as const) {
     // The process lives on, so that what it does after the failure counts, too: it closes the log.
-    const failed = await recordChild(join(root, `failed-${call}`), COMMITS, {}, undefined, [`--inject=${call}:error=${error}:when=${when}+`])
+    const failed = await recordChild(join(root, `failed-${call}`), COMMITS, {}, undefined, [
+      `--inject=${call}:error=${error}:when=${when}+`,
+    ])
     assert.notEqual(failed.exitCode, 0, `${call} failed`)
-    assert(failed.acks.length < COMMITS && failed.acks.length > 3, `${failed.acks.length} acknowledged before ${call} failed`)
+    assert(
+      failed.acks.length < COMMITS && failed.acks.length > 3,
+      `${failed.acks.length} acknowledged before ${call} failed`,
+    )
     const state = crashState(failed, failed.end, 'all', Math.random)
     assert.equal(findViolation(failed, state), null, call)
   }
 })
 
 /** Runs the child on `watch`/data, and records it. */
-async function recordChild(watch: string, commits: number, more: object, text = '', straceArgs: string[] = []): Promise<Recording> {
+async function recordChild(
+  watch: string,
+  commits: number,
+  more: object,
+  text = '',
+  straceArgs: string[] = [],
+): Promise<Recording> {
   mkdirSync(watch, { recursive: true })
   const json = JSON.stringify({ ...OPTIONS, ...more })
   const recorded = await record({

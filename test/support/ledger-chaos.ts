@@ -14,7 +14,7 @@ import { ModelGroup, ModelTopic } from './ledger-model.ts'
 
 const KEYS = ['a', 'b', 'c', 'd'] as const
 const CRASHES = ['lost', 'kept', 'torn'] as const
-const MAX_HOLDS = 40
+const MAX_HOLDS = 25
 const MAX_ROUNDS_TO_DRAIN = 400
 
 interface Worker {
@@ -67,11 +67,11 @@ class Chaos {
       backoff: { baseMs: this.#pick([0, 20, 1_000]), factor: this.#pick([1, 2]), maxMs: 4_000 },
       onExhausted: this.#pick(['deadLetter', 'deadLetter', 'block']),
       deadLetters: this.#pick([0, 1, 100]),
-      limit: { messages: this.#pick([3, 12, 50, 1_000]), bytes: this.#pick([300, 1_500, 1_000_000]) },
+      limit: { messages: this.#pick([4, 15, 50, 1_000]), bytes: this.#pick([400, 2_000, 1_000_000, 1_000_000]) },
       retention: { ms: this.#pick([0, 2_000, 1_000_000_000]), bytes: this.#pick([0, 500, 1_000_000]) },
       idempotencyMs: this.#pick([0, 1_000, 100_000]),
     })
-    const out = withDefaults(DEFAULT_QUEUE, { attempts: 2, limit: { messages: this.#pick([2, 10, 30]) }, retention: { ms: 1_000 } })
+    const out = withDefaults(DEFAULT_QUEUE, { attempts: 2, limit: { messages: this.#pick([3, 20, 100]) }, retention: { ms: 1_000 } })
     await driver.queue('q', queue)
     await driver.queue('out', out)
     await driver.topic('t', { limit: { messages: 60 }, retention: { ms: this.#pick([0, 3_000]) } })
@@ -89,7 +89,7 @@ class Chaos {
     } else if (dice < 0.9) {
       await driver.advance(this.#pick([1, 15, 200, 2_500, this.#chance(0.1) ? 200_000 : 700]))
     } else if (dice < 0.94) {
-      driver.medium.full = !driver.medium.full
+      driver.medium.full = this.#chance(0.4)
     } else {
       await this.#crash(requests)
     }
@@ -202,17 +202,20 @@ class Chaos {
     return request
   }
 
-  #hold(): ChaosHold {
+  /** A hold, or a part of one: mostly one that is live, at times one that is long over, or shown with a wrong token. */
+  #hold(isLast: boolean): ChaosHold {
     if (this.#holds.length === 0) return { topic: 'q', group: '', fence: 1, offsets: [0], token: undefined }
-    // Mostly a late one, which is likely to be held still.
-    const hold = this.#holds[Math.floor(this.#holds.length * this.#random() ** 0.3)] as ChaosHold
-    const offsets = this.#chance(0.6) ? hold.offsets : hold.offsets.filter(() => this.#chance(0.5))
+    const at = this.#below(this.#holds.length)
+    const hold = this.#holds[at] as ChaosHold
+    const isWhole = this.#chance(0.6)
+    if (isLast && isWhole && this.#chance(0.9)) this.#holds.splice(at, 1)
+    const offsets = isWhole ? hold.offsets : hold.offsets.filter(() => this.#chance(0.5))
     const token = this.#chance(0.03) ? 'another' : hold.token
     return { ...hold, token, offsets: offsets.length === 0 ? hold.offsets.slice(0, 1) : offsets }
   }
 
   #settleRequest(): LedgerRequest {
-    const { topic, group, fence, offsets, token } = this.#hold()
+    const { topic, group, fence, offsets, token } = this.#hold(true)
     const outcome = this.#outcome()
     const outputs = this.#chance(0.2) ? [toAppend(this.#pick(['out', 'q', 't']), this.#drafts(false))] : undefined
     return this.#driver.request('settle', [{ topic, group, fence, offsets, token, outcome, ...(outputs === undefined ? {} : { outputs }) }])
@@ -227,7 +230,7 @@ class Chaos {
   }
 
   #extendRequest(): LedgerRequest {
-    const { topic, group, fence, offsets, token } = this.#hold()
+    const { topic, group, fence, offsets, token } = this.#hold(false)
     const leaseMs = this.#pick([1, 300, 3_000]) + (++this.#serial % 1_000) / 1_024
     const hold = { topic, group, fence, offsets, token, leaseMs }
     return this.#driver.request('extend', [this.#chance(0.5) ? hold : { ...hold, progress: `${this.#serial}` }])
@@ -253,7 +256,7 @@ class Chaos {
       const t = this.#driver.ledger.topics.get('t')
       return { kind: 'seek', topic: 't', group: 'early', from: (t?.earliest ?? 0) + this.#below((t?.head ?? 0) - (t?.earliest ?? 0) + 1) }
     }
-    const hold = this.#hold()
+    const hold = this.#hold(false)
     const name = this.#pick(['pay', 'mail'])
     return this.#chance(0.5) ? { kind: 'recall', hold, name } : { kind: 'remember', hold, name, value: `${++this.#serial}` }
   }

@@ -61,14 +61,23 @@ export class BatchTable {
     const base = `id & ${TOPIC_SPAN - 1}`
     const within = (from: string, to: string) => `id >= ((?1 << 45) | ${from}) AND id < ((?1 << 45) + ${to})`
     const row = `${base}, count, at, start_bytes, sum, bytes`
-        this.#findTopic = prepareRows(database, 'SELECT name, earliest, trim_to, sum FROM topic WHERE id = ?')
+    this.#findTopic = prepareRows(database, 'SELECT name, earliest, trim_to, sum FROM topic WHERE id = ?')
     this.#putTopic = database.prepare(
       'INSERT INTO topic VALUES(?, ?, ?, ?, ?) ON CONFLICT(id) DO UPDATE SET earliest = excluded.earliest, trim_to = excluded.trim_to, sum = excluded.sum',
     )
     this.#insert = database.prepare(`INSERT INTO batch VALUES((?1 << 45) | ?2, ?3, ?4, ?5, ?6, ?7)`)
-    this.#first = prepareRows(database, `SELECT ${row} FROM batch WHERE ${within('0', String(TOPIC_SPAN))} ORDER BY id LIMIT 1`)
-    this.#holding = prepareRows(database, `SELECT ${row} FROM batch WHERE ${within('0', '(?2 + 1)')} ORDER BY id DESC LIMIT 1`)
-    this.#after = prepareRows(database, `SELECT ${row} FROM batch WHERE ${within('?2', String(TOPIC_SPAN))} ORDER BY id`)
+    this.#first = prepareRows(
+      database,
+      `SELECT ${row} FROM batch WHERE ${within('0', String(TOPIC_SPAN))} ORDER BY id LIMIT 1`,
+    )
+    this.#holding = prepareRows(
+      database,
+      `SELECT ${row} FROM batch WHERE ${within('0', '(?2 + 1)')} ORDER BY id DESC LIMIT 1`,
+    )
+    this.#after = prepareRows(
+      database,
+      `SELECT ${row} FROM batch WHERE ${within('?2', String(TOPIC_SPAN))} ORDER BY id`,
+    )
     this.#oldest = prepareRows(
       database,
       `SELECT ${base}, count, length(bytes) FROM batch WHERE ${within('0', '?2')} ORDER BY id LIMIT ?3`,
@@ -106,11 +115,25 @@ export class BatchTable {
   append(batch: StoredBatch): void {
     const place = this.#place(batch.topic)
     assert(batch.baseOffset === place.head, `topic ${place.name} goes on at ${place.head}, not at ${batch.baseOffset}`)
-    assert(batch.startBytes === place.headBytes, `topic ${place.name} has ${place.headBytes} bytes, not ${batch.startBytes}`)
+    assert(
+      batch.startBytes === place.headBytes,
+      `topic ${place.name} has ${place.headBytes} bytes, not ${batch.startBytes}`,
+    )
     assert(batch.timestampMs >= place.lastAtMs, `the time of topic ${place.name} does not fall`)
-    assert(batch.partition === 0 && batch.count > 0 && place.head + batch.count < TOPIC_SPAN, 'a batch is within its bounds')
+    assert(
+      batch.partition === 0 && batch.count > 0 && place.head + batch.count < TOPIC_SPAN,
+      'a batch is within its bounds',
+    )
     const { topic, baseOffset, count, timestampMs, startBytes, bytes } = batch
-    this.#insert.run(topic, baseOffset, count, timestampMs, startBytes, this.#sumOf(topic, baseOffset, count, timestampMs, startBytes, bytes), bytes)
+    this.#insert.run(
+      topic,
+      baseOffset,
+      count,
+      timestampMs,
+      startBytes,
+      this.#sumOf(topic, baseOffset, count, timestampMs, startBytes, bytes),
+      bytes,
+    )
     this.#remember(place)
     place.head += count
     place.headBytes += bytes.byteLength - BATCH_HEADER_BYTES
@@ -194,9 +217,15 @@ export class BatchTable {
   }
 
   #load(topic: LogTopic): Place {
-    assert(Number.isSafeInteger(topic.id) && topic.id > 0 && topic.id <= MAX_TOPIC_ID, `${topic.id} is the id of a topic`)
+    assert(
+      Number.isSafeInteger(topic.id) && topic.id > 0 && topic.id <= MAX_TOPIC_ID,
+      `${topic.id} is the id of a topic`,
+    )
     if (topic.partitions !== 1) {
-      throw new SluiceError('UNSUPPORTED', `A topic in a data folder has one partition; ${topic.name} asks for ${topic.partitions}.`)
+      throw new SluiceError(
+        'UNSUPPORTED',
+        `A topic in a data folder has one partition; ${topic.name} asks for ${topic.partitions}.`,
+      )
     }
     const stored = this.#findTopic.get(topic.id) as unknown as TopicRow | undefined
     const place: Place = { id: topic.id, name: topic.name, earliest: 0, head: 0, headBytes: 0, lastAtMs: 0, trimTo: 0 }

@@ -94,7 +94,10 @@ export class Checkpoints {
     this.follow()
     const { frames: signed, stamp, pageSums } = this.#walk
     if (stamp?.commit !== lastCommit) {
-      throw corrupt(this.#paths.folder, `the write-ahead log ends at commit ${stamp?.commit ?? 'none'} instead of ${lastCommit}`)
+      throw corrupt(
+        this.#paths.folder,
+        `the write-ahead log ends at commit ${stamp?.commit ?? 'none'} instead of ${lastCommit}`,
+      )
     }
     if (!this.#isSynced) fsyncSync(this.#walFile)
     this.#guard.writeSums(pageSums)

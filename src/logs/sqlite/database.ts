@@ -45,7 +45,9 @@ export interface LogDatabase {
 export function createDatabase(path: string, stamp: Uint8Array): void {
   const database = new DatabaseSync(path)
   try {
-    database.exec(`PRAGMA page_size=${PAGE_BYTES}; PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL`)
+    database.exec(
+      `PRAGMA page_size=${PAGE_BYTES}; PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL`,
+    )
     database.exec('BEGIN IMMEDIATE')
     database.exec(SCHEMA)
     database.exec(`PRAGMA application_id=${APPLICATION_ID}; PRAGMA user_version=${FORMAT_VERSION}`)

@@ -47,9 +47,23 @@ export function sortFailure(error: unknown): FailureKind {
 export function openFailure(folder: string, error: unknown): SluiceError {
   if (error instanceof SluiceError) return error
   const text = error instanceof Error ? error.message : String(error)
+  const { code } = error as { code?: string }
+  if (code === 'EEXIST' || code === 'ENOTDIR') {
+    return new SluiceError(
+      'INVALID_OPTION',
+      `The data folder ${folder} is not a folder (${text}). Name one, or one that can be made.`,
+      { folder },
+      error,
+    )
+  }
   switch (sortFailure(error)) {
     case 'full':
-      return new SluiceError('DISK_FULL', `There is no room on the disk to open the data folder ${folder} (${text}). Free some space.`, { folder }, error)
+      return new SluiceError(
+        'DISK_FULL',
+        `There is no room on the disk to open the data folder ${folder} (${text}). Free some space.`,
+        { folder },
+        error,
+      )
     case 'corrupt':
       return corrupt(folder, `SQLite reports: ${text}`, error)
     case 'readOnly':
@@ -60,9 +74,19 @@ export function openFailure(folder: string, error: unknown): SluiceError {
         error,
       )
     case 'locked':
-      return new SluiceError('LOCKED', `Another program holds the database in ${folder} open. Stop it first.`, { folder }, error)
+      return new SluiceError(
+        'LOCKED',
+        `Another program holds the database in ${folder} open. Stop it first.`,
+        { folder },
+        error,
+      )
     case 'fatal':
-      return new SluiceError('ENGINE_FAILED', `The data folder ${folder} could not be opened: ${text}`, { folder }, error)
+      return new SluiceError(
+        'ENGINE_FAILED',
+        `The data folder ${folder} could not be opened: ${text}`,
+        { folder },
+        error,
+      )
   }
 }
 

@@ -43,7 +43,9 @@ function lockedError(folder: string, cause: unknown): SluiceError {
   } catch {
     // The owner is between taking the lock and writing its name: the message goes without.
   }
-  const who = Number.isSafeInteger(owner.pid) ? `process ${owner.pid} on ${owner.host}, since ${owner.since}` : 'another process'
+  const who = Number.isSafeInteger(owner.pid)
+    ? `process ${owner.pid} on ${owner.host}, since ${owner.since}`
+    : 'another process'
   return new SluiceError(
     'LOCKED',
     `The data folder ${folder} is in use by ${who}. Stop it, or run \`sluice serve\` there and open \`http://…\` here.`,

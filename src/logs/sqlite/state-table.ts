@@ -22,7 +22,10 @@ export class StateTable implements LogState {
   constructor(database: DatabaseSync, damaged: (what: string) => never) {
     this.#damaged = damaged
     this.#get = prepareRows(database, 'SELECT key, sum, value FROM state WHERE key = ?')
-    this.#range = prepareRows(database, 'SELECT key, sum, value FROM state WHERE key >= ? AND key < ? ORDER BY key LIMIT ?')
+    this.#range = prepareRows(
+      database,
+      'SELECT key, sum, value FROM state WHERE key >= ? AND key < ? ORDER BY key LIMIT ?',
+    )
     this.#put = database.prepare(
       'INSERT INTO state VALUES(?, ?, ?) ON CONFLICT(key) DO UPDATE SET sum = excluded.sum, value = excluded.value',
     )
@@ -55,7 +58,10 @@ export class StateTable implements LogState {
       this.#delete.run(key)
       return 0
     }
-    assert(key.length <= MAX_KEY_LENGTH && value.byteLength <= MAX_VALUE_BYTES, `the change ${key} is within its bounds`)
+    assert(
+      key.length <= MAX_KEY_LENGTH && value.byteLength <= MAX_VALUE_BYTES,
+      `the change ${key} is within its bounds`,
+    )
     this.#put.run(key, sumOf(key, value), value)
     return key.length + value.byteLength
   }

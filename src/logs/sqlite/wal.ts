@@ -113,7 +113,11 @@ export class WalWalk implements WalFacts {
   #take(at: number): boolean {
     const view = this.#view
     const page = view.getUint32(at)
-    if (page === 0 || view.getUint32(at + 8) !== this.#header.getUint32(16) || view.getUint32(at + 12) !== this.#header.getUint32(20)) {
+    if (
+      page === 0 ||
+      view.getUint32(at + 8) !== this.#header.getUint32(16) ||
+      view.getUint32(at + 12) !== this.#header.getUint32(20)
+    ) {
       return false
     }
     addWords(this.#words, at / 4, at / 4 + 2, this.#sum)
@@ -131,7 +135,8 @@ export class WalWalk implements WalFacts {
   }
 
   #endCommit(databasePages: number): void {
-    for (let i = 0; i < this.#openPages.length; i++) this.pageSums.set(this.#openPages[i] as number, this.#openSums[i] as number)
+    for (let i = 0; i < this.#openPages.length; i++)
+      this.pageSums.set(this.#openPages[i] as number, this.#openSums[i] as number)
     this.frames = this.#whole
     this.#commitSum.set(this.#sum)
     this.databasePages = databasePages

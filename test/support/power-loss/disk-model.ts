@@ -61,7 +61,8 @@ export function crashState(recording: Recording, at: number, kind: CrashKind, ra
   const files = new Map<number, File>()
   const fileOf = (inode: number): File => {
     let file = files.get(inode)
-    if (file === undefined) files.set(inode, (file = new File(recording.before.contents.get(inode) ?? new Uint8Array())))
+    if (file === undefined)
+      files.set(inode, (file = new File(recording.before.contents.get(inode) ?? new Uint8Array())))
     return file
   }
   for (const [index, op] of ops.entries()) {
@@ -82,7 +83,8 @@ export function crashState(recording: Recording, at: number, kind: CrashKind, ra
   }
   const contents = new Map<number, Uint8Array>()
   for (const inode of names.values()) {
-    if (inode > 0) contents.set(inode, files.get(inode)?.disk() ?? recording.before.contents.get(inode) ?? new Uint8Array())
+    if (inode > 0)
+      contents.set(inode, files.get(inode)?.disk() ?? recording.before.contents.get(inode) ?? new Uint8Array())
   }
   const acks = recording.acks.filter((ack) => ack.start < at).map((ack) => ack.line)
   const last = ops.at(-1)
@@ -114,7 +116,8 @@ export function crashMoments(recording: Recording): readonly number[][] {
 export function* crashStates(recording: Recording, count: number, random: () => number): Generator<CrashState> {
   const moments = crashMoments(recording)
   const pick = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)] as T
-  for (let i = 0; i < count; i++) yield crashState(recording, pick(pick(moments)), CRASH_KINDS[i % CRASH_KINDS.length] as CrashKind, random)
+  for (let i = 0; i < count; i++)
+    yield crashState(recording, pick(pick(moments)), CRASH_KINDS[i % CRASH_KINDS.length] as CrashKind, random)
 }
 
 /** Writes the state out; `folder` stands for what was watched, and is emptied first. */
@@ -126,7 +129,8 @@ export function materialize(state: CrashState, watch: string, folder: string): v
   for (const path of paths) {
     // A name in a directory that did not make it is not there either.
     let isReachable = true
-    for (let parent = dirname(path); parent !== watch; parent = dirname(parent)) isReachable &&= state.names.get(parent) === -1
+    for (let parent = dirname(path); parent !== watch; parent = dirname(parent))
+      isReachable &&= state.names.get(parent) === -1
     if (!isReachable) continue
     const inode = state.names.get(path) as number
     const target = join(folder, relative(watch, path))
@@ -195,7 +199,8 @@ class File {
     this.#cache.set(op.bytes, op.at)
     this.#cacheSize = Math.max(this.#cacheSize, end)
     for (let sector = Math.floor(op.at / SECTOR_BYTES) * SECTOR_BYTES; sector < end; sector += SECTOR_BYTES) {
-      if (keepsSector === null ? isKept : keepsSector()) this.#cache.copy(this.#disk, sector, sector, sector + SECTOR_BYTES)
+      if (keepsSector === null ? isKept : keepsSector())
+        this.#cache.copy(this.#disk, sector, sector, sector + SECTOR_BYTES)
     }
     if (isKept && !losesSize) this.#diskSize = Math.max(this.#diskSize, Math.min(end, this.#cacheSize))
   }
@@ -220,7 +225,9 @@ function describeOp(op: DiskOp): string {
     case 'size':
       return `a change of file ${op.inode} to ${op.size} bytes`
     case 'names':
-      return op.changes.map(({ path, inode }) => `${path} ${inode === null ? 'removed' : `named, file ${inode}`}`).join(', ')
+      return op.changes
+        .map(({ path, inode }) => `${path} ${inode === null ? 'removed' : `named, file ${inode}`}`)
+        .join(', ')
     case 'sync':
       return `a sync of ${op.directory ?? (op.inode === null ? 'everything' : `file ${op.inode}`)}`
   }

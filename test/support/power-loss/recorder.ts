@@ -29,8 +29,23 @@ import { parseCalls, type SystemCall } from './strace-lines.ts'
 
 /** A change of a file's bytes; `inode` numbers files whatever their names are. */
 export type DataOp =
-  | { readonly kind: 'write'; readonly inode: number; readonly at: number; readonly bytes: Uint8Array; readonly start: number; readonly end: number; readonly isSynced: boolean }
-  | { readonly kind: 'size'; readonly inode: number; readonly size: number; readonly start: number; readonly end: number; readonly isSynced: boolean }
+  | {
+      readonly kind: 'write'
+      readonly inode: number
+      readonly at: number
+      readonly bytes: Uint8Array
+      readonly start: number
+      readonly end: number
+      readonly isSynced: boolean
+    }
+  | {
+      readonly kind: 'size'
+      readonly inode: number
+      readonly size: number
+      readonly start: number
+      readonly end: number
+      readonly isSynced: boolean
+    }
 
 /** Names that come, go or change in one step. `inode` null: the name goes; -1: a directory. */
 export interface NameOp {
@@ -87,10 +102,17 @@ const TRACED = [
 export function findStrace(): string | null {
   const works = () => spawnSync('strace', ['-f', '-o', '/dev/null', 'true']).status === 0
   if (works()) return null
-  if (process.getuid?.() === 0 && existsSync('/etc/debian_version') && spawnSync('strace', ['-V']).error !== undefined) {
+  if (
+    process.getuid?.() === 0 &&
+    existsSync('/etc/debian_version') &&
+    spawnSync('strace', ['-V']).error !== undefined
+  ) {
     console.error('# strace is missing: installing it with apt-get')
     spawnSync('apt-get', ['update'], { stdio: 'ignore' })
-    spawnSync('apt-get', ['install', '-y', '--no-install-recommends', 'strace'], { stdio: 'ignore', env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } })
+    spawnSync('apt-get', ['install', '-y', '--no-install-recommends', 'strace'], {
+      stdio: 'ignore',
+      env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+    })
     if (works()) return null
   }
   return 'strace does not run here (missing, or tracing is not allowed): power loss is NOT tested. Install strace.'
@@ -105,17 +127,34 @@ export async function record(options: RecordOptions): Promise<Recording> {
   try {
     const child = spawn(
       'strace',
-      ['-f', '--seccomp-bpf', '-qq', '-xx', '-s', '67108864', '-e', 'signal=none', '-e', `trace=${TRACED}`, ...straceArgs, '-o', trace, ...command],
+      [
+        '-f',
+        '--seccomp-bpf',
+        '-qq',
+        '-xx',
+        '-s',
+        '67108864',
+        '-e',
+        'signal=none',
+        '-e',
+        `trace=${TRACED}`,
+        ...straceArgs,
+        '-o',
+        trace,
+        ...command,
+      ],
       { cwd, env: { ...env, UV_USE_IO_URING: '0' }, stdio: ['ignore', 'pipe', 'inherit'] },
     )
     // What is traced is killed, and the tracer ends with it: killed itself, it would leave that running.
     const kill = () => {
-      for (const pid of readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'latin1').trim().split(' ')) process.kill(Number(pid), 'SIGKILL')
+      for (const pid of readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'latin1').trim().split(' '))
+        process.kill(Number(pid), 'SIGKILL')
     }
     for await (const line of createInterface(child.stdout)) {
       if (onAck !== undefined && isAck(line)) onAck(line, kill)
     }
-    const exitCode = child.exitCode ?? (await new Promise<number | null>((done) => child.once('exit', (code) => done(code))))
+    const exitCode =
+      child.exitCode ?? (await new Promise<number | null>((done) => child.once('exit', (code) => done(code))))
     const calls = await parseCalls(createInterface(createReadStream(trace)))
     return { watch, before, exitCode, ...interpret(calls, watch, cwd, before, isAck) }
   } finally {
@@ -173,7 +212,8 @@ function interpret(
   const tables = new Map<number, Map<number, OpenFile>>()
   const parents = new Map<number, { pid: number; shares: boolean }>()
   for (const { pid, name, args, result } of calls) {
-    if (/^(clone3?|v?fork)$/.test(name) && result > 0) parents.set(result, { pid, shares: args.some((arg) => arg.includes('CLONE_FILES')) })
+    if (/^(clone3?|v?fork)$/.test(name) && result > 0)
+      parents.set(result, { pid, shares: args.some((arg) => arg.includes('CLONE_FILES')) })
   }
   const tableOf = (pid: number): Map<number, OpenFile> => {
     let table = tables.get(pid)
@@ -280,7 +320,11 @@ function interpret(
       case 'pwritev2': {
         if (file === undefined) break
         const all = name === 'pwrite64' ? unquote(arg(1)) : Buffer.concat(quotedIn(arg(1)).map(unquote))
-        write(file, Number.isNaN(result) ? all : all.subarray(0, result), file.isAppending ? (sizes.get(file.inode) ?? 0) : Number(arg(3)))
+        write(
+          file,
+          Number.isNaN(result) ? all : all.subarray(0, result),
+          file.isAppending ? (sizes.get(file.inode) ?? 0) : Number(arg(3)),
+        )
         break
       }
       case 'ftruncate':
@@ -288,20 +332,32 @@ function interpret(
         break
       case 'truncate': {
         const inode = names.get(pathOf(table, 'AT_FDCWD', arg(0)))
-        if (inode !== undefined) resize({ inode, directory: null, isAppending: false, isSynced: false, closesOnExec: false, position: 0 }, Number(arg(1)))
+        if (inode !== undefined)
+          resize(
+            { inode, directory: null, isAppending: false, isSynced: false, closesOnExec: false, position: 0 },
+            Number(arg(1)),
+          )
         break
       }
       case 'fallocate':
         if (file === undefined || file.inode === 0) break
         if (arg(1) !== '0') refuse()
-        if (Number(arg(2)) + Number(arg(3)) > (sizes.get(file.inode) ?? 0)) resize(file, Number(arg(2)) + Number(arg(3)))
+        if (Number(arg(2)) + Number(arg(3)) > (sizes.get(file.inode) ?? 0))
+          resize(file, Number(arg(2)) + Number(arg(3)))
         break
       case 'fsync':
       case 'fdatasync':
       case 'syncfs':
         if (file === undefined || (file.inode === 0 && file.directory === null) || Number.isNaN(result)) break
         if (name === 'syncfs') ops.push({ kind: 'sync', inode: null, directory: null, start, end })
-        else ops.push({ kind: 'sync', inode: file.directory === null ? file.inode : null, directory: file.directory, start, end })
+        else
+          ops.push({
+            kind: 'sync',
+            inode: file.directory === null ? file.inode : null,
+            directory: file.directory,
+            start,
+            end,
+          })
         break
       case 'sync':
         if (!Number.isNaN(result)) ops.push({ kind: 'sync', inode: null, directory: null, start, end })
@@ -337,7 +393,8 @@ function interpret(
       }
       case 'mmap': {
         const mapped = table.get(Number(arg(4)))
-        if (mapped !== undefined && mapped.inode > 0 && arg(2).includes('PROT_WRITE') && arg(3).includes('MAP_SHARED')) refuse()
+        if (mapped !== undefined && mapped.inode > 0 && arg(2).includes('PROT_WRITE') && arg(3).includes('MAP_SHARED'))
+          refuse()
         break
       }
       case 'sendfile':
@@ -355,7 +412,11 @@ function interpret(
         if (arg(1).includes('IORING_SETUP_SQPOLL')) refuse()
     }
   }
-  return { ops, acks, end: Math.max(0, ...calls.map((call) => (Number.isFinite(call.end) ? call.end : call.start))) + 1 }
+  return {
+    ops,
+    acks,
+    end: Math.max(0, ...calls.map((call) => (Number.isFinite(call.end) ? call.end : call.start))) + 1,
+  }
 }
 
 /** The bytes of a string as strace -xx prints it. */

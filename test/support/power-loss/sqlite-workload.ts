@@ -4,9 +4,10 @@
  *
  * Every commit puts its own index under the key `last`, so that a folder tells how many it holds.
  */
-import { BatchBuilder } from '../../../src/message-batch.ts'
+
 import type { Commit, LogExtent, LogTopic, StoredBatch } from '../../../src/logs/contract.ts'
 import { openSqliteLog, type SqliteLog, type SqliteLogOptions } from '../../../src/logs/sqlite.ts'
+import { BatchBuilder } from '../../../src/message-batch.ts'
 
 export const WORKLOAD_TOPICS: readonly LogTopic[] = [
   { id: 1, name: 'orders', partitions: 1 },
@@ -35,7 +36,10 @@ export function createRandom(seed: number): () => number {
 export function createWorkload(seed: number): () => Step {
   const random = createRandom(seed)
   const builder = new BatchBuilder()
-  const heads = new Map<number, { offset: number; bytes: number }>([[1, { offset: 0, bytes: 0 }], [2, { offset: 0, bytes: 0 }]])
+  const heads = new Map<number, { offset: number; bytes: number }>([
+    [1, { offset: 0, bytes: 0 }],
+    [2, { offset: 0, bytes: 0 }],
+  ])
   let index = 0
   const below = (limit: number) => Math.floor(random() * limit)
 
@@ -44,10 +48,21 @@ export function createWorkload(seed: number): () => Step {
     const count = 1 + (random() < 0.3 ? below(40) : 0)
     for (let i = 0; i < count; i++) {
       const payload = 'x'.repeat(random() < 0.1 ? below(9_000) : below(200))
-      builder.add({ payload: JSON.stringify({ index, i, payload }), key: random() < 0.5 ? `key-${below(9)}` : undefined })
+      builder.add({
+        payload: JSON.stringify({ index, i, payload }),
+        key: random() < 0.5 ? `key-${below(9)}` : undefined,
+      })
     }
     const bytes = builder.finish()
-    const batch = { topic, partition: 0, baseOffset: head.offset, count, timestampMs: 1_000 + index, startBytes: head.bytes, bytes }
+    const batch = {
+      topic,
+      partition: 0,
+      baseOffset: head.offset,
+      count,
+      timestampMs: 1_000 + index,
+      startBytes: head.bytes,
+      bytes,
+    }
     head.offset += count
     head.bytes += bytes.byteLength - 16
     return batch
@@ -59,7 +74,10 @@ export function createWorkload(seed: number): () => Step {
     const changes = new Map<string, Uint8Array | null>([['last', Buffer.from(String(index))]])
     for (let i = below(4); i > 0; i--) {
       const key = `group/${String(below(60)).padStart(3, '0')}`
-      changes.set(key, random() < 0.2 ? null : Buffer.from(`${index} ${'v'.repeat(below(random() < 0.05 ? 6_000 : 120))}`))
+      changes.set(
+        key,
+        random() < 0.2 ? null : Buffer.from(`${index} ${'v'.repeat(below(random() < 0.05 ? 6_000 : 120))}`),
+      )
     }
     const trims: [number, number][] = []
     if (random() < 0.1) trims.push([1, Math.max(0, (heads.get(1)?.offset ?? 0) - 100 - below(200))])
@@ -70,7 +88,11 @@ export function createWorkload(seed: number): () => Step {
 
 /** What a log holds after so many commits. */
 export class Expected {
-  readonly batches = new Map<number, StoredBatch[]>([[1, []], [2, []], [7, []]])
+  readonly batches = new Map<number, StoredBatch[]>([
+    [1, []],
+    [2, []],
+    [7, []],
+  ])
   readonly state = new Map<string, Uint8Array>()
   /** Below which offset batches may be gone. */
   readonly trimmed = new Map<number, number>()
@@ -106,7 +128,12 @@ export function commitsIn(state: { get(key: string): Uint8Array | undefined }): 
  * Opens the folder and reads all of it. Returns how many commits it holds; throws what the log throws, and an `Error`
  * where anything differs from what these commits stored. The log is closed again, or given to `andThen`.
  */
-export function verifyFolder(folder: string, seed: number, options: SqliteLogOptions = {}, andThen = (log: SqliteLog) => log.close()): number {
+export function verifyFolder(
+  folder: string,
+  seed: number,
+  options: SqliteLogOptions = {},
+  andThen = (log: SqliteLog) => log.close(),
+): number {
   const log = openSqliteLog(folder, options)
   let isHanded = false
   try {
@@ -136,7 +163,9 @@ function compareTopic(log: SqliteLog, extent: LogExtent, expected: Expected): vo
   const head = end === undefined ? 0 : end.baseOffset + end.count
   if (extent.head !== head) throw new Error(`topic ${extent.topic} ends at ${extent.head} instead of ${head}`)
   if (extent.earliest > Math.min(expected.trimmed.get(extent.topic) ?? 0, head)) {
-    throw new Error(`topic ${extent.topic} begins at ${extent.earliest}, but was trimmed to ${expected.trimmed.get(extent.topic)}`)
+    throw new Error(
+      `topic ${extent.topic} begins at ${extent.earliest}, but was trimmed to ${expected.trimmed.get(extent.topic)}`,
+    )
   }
   let at = wanted.findIndex((batch) => batch.baseOffset === extent.earliest)
   for (let offset = extent.earliest; offset < head; ) {
@@ -145,14 +174,16 @@ function compareTopic(log: SqliteLog, extent: LogExtent, expected: Expected): vo
     for (const batch of batches) {
       const { bytes, ...place } = wanted[at++] as StoredBatch
       const { bytes: foundBytes, ...foundPlace } = batch
-      if (Buffer.compare(bytes, foundBytes) !== 0) throw new Error(`the bytes at ${batch.baseOffset} of topic ${extent.topic} differ`)
+      if (Buffer.compare(bytes, foundBytes) !== 0)
+        throw new Error(`the bytes at ${batch.baseOffset} of topic ${extent.topic} differ`)
       if (JSON.stringify(place) !== JSON.stringify(foundPlace)) {
         throw new Error(`${JSON.stringify(foundPlace)} was read instead of ${JSON.stringify(place)}`)
       }
       offset = batch.baseOffset + batch.count
     }
   }
-  if (log.read(extent.topic, 0, head, 50_000).length !== 0) throw new Error(`topic ${extent.topic} goes on after its head`)
+  if (log.read(extent.topic, 0, head, 50_000).length !== 0)
+    throw new Error(`topic ${extent.topic} goes on after its head`)
 }
 
 /** Opens a log for the workload and goes on where it ends: `step` makes the next commit and returns its index. */
