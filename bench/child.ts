@@ -14,7 +14,14 @@ async function main(): Promise<void> {
   const exports: Record<string, unknown> = await import(new URL(module, import.meta.url).href)
   const measure = exports[name]
   if (typeof measure !== 'function') throw new Error(`${module} exports no function ${name}`)
+  // A promise that nobody will resolve keeps no process alive: it would end as if all were well.
+  const onIdle = (): void => {
+    console.error(`${name}: the event loop ran empty before it returned`)
+    process.exitCode = 1
+  }
+  process.once('beforeExit', onIdle)
   const value: unknown = await measure(JSON.parse(options))
+  process.off('beforeExit', onIdle)
   process.send?.({ kind: 'result', value } satisfies ChildMessage, () => process.disconnect())
 }
 

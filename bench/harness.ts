@@ -170,7 +170,8 @@ function startChild(module: string, name: string, options: unknown, profile: str
       else answer = message
     })
     child.once('error', reject)
-    child.once('exit', (code, signal) => {
+    // Not 'exit', which may come before the last message.
+    child.once('close', (code, signal) => {
       clearTimeout(timer)
       if (code === 0 && answer !== null) resolve(answer.value)
       else reject(new Error(`${name} in ${module} ended with ${signal ?? `exit code ${code}`} and no result`))

@@ -12,6 +12,8 @@ export class HeldLease {
   readonly offsets: readonly number[]
   readonly attempts: readonly number[]
   readonly timestampsMs: readonly number[]
+  /** When the hold ends by this process's clock, if it is not extended; of no account where the process is the holder. */
+  heldUntilMs: number
   /** Index of the first message that was not started. */
   next = 0
   /** Offsets that are done without a result and not yet sent to be settled. */
@@ -21,11 +23,12 @@ export class HeldLease {
   readonly #token: string | undefined
   #lost: Set<number> | null = null
 
-  constructor(topic: string, group: string, token: string | undefined, leaseMs: number, leased: Leased) {
+  constructor(topic: string, group: string, token: string | undefined, leaseMs: number, nowMs: number, leased: Leased) {
     this.#topic = topic
     this.#group = group
     this.#token = token
     this.leaseMs = leaseMs
+    this.heldUntilMs = nowMs + leaseMs
     this.fence = leased.fence
     this.view = new BatchView(leased.batch)
     this.offsets = leased.offsets

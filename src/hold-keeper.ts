@@ -80,6 +80,7 @@ export class HoldKeeper {
       if (task.mode === 'running') this.#hooks.onTimeout(task)
     }
     const isToken = this.#context.holder === 'token'
+    if (isToken) this.#loseExpired(now)
     if (now >= this.#nextKeepAtMs) {
       this.#nextKeepAtMs = now + this.#keepMs
       if (!this.#isAsking) this.#ask(isToken ? now : now - this.#keepMs, isToken)
@@ -112,6 +113,7 @@ export class HoldKeeper {
     const leases = [...offsets.keys()].filter((lease) => (offsets.get(lease) as number[]).length > 0)
     if (leases.length === 0) return
     this.#isAsking = true
+    const heldUntilMs = this.#context.host.now() + this.#leaseMs
     const requests: ExtendRequest[] = leases.map((lease) => ({
       ...lease.holdOf(offsets.get(lease) as number[]),
       leaseMs: this.#leaseMs,
@@ -119,8 +121,11 @@ export class HoldKeeper {
     this.#context.engine.extend(requests).then(
       (outcomes) => {
         this.#isAsking = false
-        for (let i = 0; i < leases.length; i++)
-          this.#take(leases[i] as HeldLease, requests[i] as ExtendRequest, outcomes[i] as ExtendOutcome)
+        for (let i = 0; i < leases.length; i++) {
+          const lease = leases[i] as HeldLease
+          lease.heldUntilMs = heldUntilMs
+          this.#take(lease, requests[i] as ExtendRequest, outcomes[i] as ExtendOutcome)
+        }
         if (!this.#asksAgain) return
         this.#asksAgain = false
         this.check()
@@ -131,6 +136,14 @@ export class HoldKeeper {
         if (!isTransient(error)) this.#hooks.onFailure(error)
       },
     )
+  }
+
+  /** What could not be extended in time is another worker's by now, whether or not the engine can be asked. */
+  #loseExpired(nowMs: number): void {
+    for (const task of this.#tasks) if (task.lease.heldUntilMs <= nowMs && !task.isLost) task.lose()
+    for (const lease of this.#buffer) {
+      if (lease.heldUntilMs <= nowMs) for (const offset of lease.unstarted()) lease.markLost(offset)
+    }
   }
 
   #take(lease: HeldLease, request: ExtendRequest, outcome: ExtendOutcome): void {

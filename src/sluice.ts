@@ -17,13 +17,13 @@ import type { Worker } from './worker.ts'
 import { CLOSE_RULES, type CloseOptions } from './worker-options.ts'
 
 const DEFAULT_MAX_PAYLOAD_BYTES = 1_048_576
-/** What one batch can carry with room to spare: its places are 32-bit numbers. */
-const MAX_MAX_PAYLOAD_BYTES = 268_435_456
+/** A payload is held in memory several times over on its way, and a batch counts its bytes in 32 bits. */
+const MAX_MAX_PAYLOAD_BYTES = 67_108_864
 
 /** Options of a Sluice, whatever its engine. */
 export interface SluiceOptions {
   /**
-   * The largest payload and the largest result in bytes, 1 to 268,435,456 (256 MiB). Beyond it `PAYLOAD_TOO_LARGE`.
+   * The largest payload and the largest result in bytes, 1 to 67,108,864 (64 MiB). Beyond it `PAYLOAD_TOO_LARGE`.
    * @default 1_048_576 (1 MiB)
    */
   readonly maxPayloadBytes?: number | undefined
@@ -76,7 +76,7 @@ export class Sluice {
    * A queue by its name, made by the first use of it. Settings are shared with all who use the queue, and given again
    * they change it; what is left out stays as it is. Throws `INVALID_NAME` and `INVALID_OPTION`.
    */
-  queue<S extends Schema<never, unknown>, R = unknown>(
+  queue<S extends Schema, R = unknown>(
     name: string,
     options: QueueOptions & { readonly schema: S },
   ): Queue<OutputOf<S>, R, InputOf<S>>
@@ -91,10 +91,7 @@ export class Sluice {
   }
 
   /** A topic by its name: see {@link queue}. */
-  topic<S extends Schema<never, unknown>>(
-    name: string,
-    options: TopicOptions & { readonly schema: S },
-  ): Topic<OutputOf<S>, InputOf<S>>
+  topic<S extends Schema>(name: string, options: TopicOptions & { readonly schema: S }): Topic<OutputOf<S>, InputOf<S>>
   topic<P = unknown>(name: string, options?: TopicOptions): Topic<P>
   topic(name: string, options?: TopicOptions): Topic<unknown, unknown> {
     checkName(name, 'topic')
@@ -144,8 +141,8 @@ export class Sluice {
   }
 }
 
-type OutputOf<S extends Schema<never, unknown>> = NonNullable<S['~standard']['types']>['output']
-type InputOf<S extends Schema<never, unknown>> = NonNullable<S['~standard']['types']>['input']
+type OutputOf<S extends Schema> = NonNullable<S['~standard']['types']>['output']
+type InputOf<S extends Schema> = NonNullable<S['~standard']['types']>['input']
 
 /** Tells of what nobody waits for; a listener that throws is a warning too. */
 function createReport(onError: ((error: unknown) => void) | undefined): (error: unknown) => void {

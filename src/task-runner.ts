@@ -12,7 +12,6 @@ import type { HeldLease } from './held-lease.ts'
 import { HoldKeeper } from './hold-keeper.ts'
 import type { Message } from './message.ts'
 import type { NounContext } from './noun-context.ts'
-import { fullError } from './outcomes.ts'
 import type { Output } from './outputs.ts'
 import { checkPayloadBytes, encodeJson } from './payload.ts'
 import { Settler } from './settler.ts'
@@ -206,7 +205,9 @@ export class TaskRunner {
     const { host } = this.#context
     const leftMs = task.startedAtMs + this.#options.timeoutMs - host.now()
     if (leftMs <= 0) {
-      const error = fullError('queue', outputs[0]?.topic ?? '', full)
+      const targets = [...new Set(outputs.map(({ topic }) => `'${topic}'`))].join(', ')
+      const text = `What the handler published to ${targets} found no room within timeoutMs: ${full.depth} ${full.reason}, and the limit is ${full.limit}.`
+      const error = new SluiceError(full.reason === 'disk' ? 'DISK_FULL' : 'QUEUE_FULL', text)
       this.#end(task, { kind: 'retry', error: describeError(error) })
       return
     }

@@ -273,7 +273,14 @@ export class Worker {
     switch (outcome.status) {
       case 'leased': {
         this.#failures = 0
-        const lease = new HeldLease(this.topic, this.group, this.#token, this.#leaseMs, outcome)
+        const lease = new HeldLease(
+          this.topic,
+          this.group,
+          this.#token,
+          this.#leaseMs,
+          this.#context.host.now(),
+          outcome,
+        )
         this.#buffer.push(lease)
         this.#buffered += lease.offsets.length
         if (this.#mode === 'open') this.#startBuffered()

@@ -177,11 +177,12 @@ onEachEngine('a job', (openSluice) => {
     await using sluice = await openSluice()
     const queue = sluice.queue<number, string>('q')
     const gate = createSignal()
-    queue.work(async () => {
-      await gate.promise
+    queue.work(async ({ payload }) => {
+      if (payload === 1) await gate.promise
       return 'done after all'
     })
-    const error = (await queue.call(1, { timeoutMs: 60 }).catch((one) => one)) as SluiceError
+    await queue.call(0)
+    const error = (await queue.call(1, { timeoutMs: 1_000 }).catch((one) => one)) as SluiceError
     equal(error.code, 'DEADLINE')
     gate.resolve()
     equal(await (await queue.get(error.details.id as string)).result(), 'done after all')

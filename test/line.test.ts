@@ -33,15 +33,28 @@ describe('a paced producer', () => {
     const queue = sluice.queue<number>('q', { pace: { messages: 50, perMs: 1_000 } })
     const accepted: [number, number][] = []
     const startMs = host.nowMs
-    for (let i = 0; i < 100; i++) void queue.add(i).then(({ receipt }) => accepted.push([receipt.offset as number, host.nowMs - startMs]))
+    for (let i = 0; i < 100; i++)
+      void queue.add(i).then(({ receipt }) => accepted.push([receipt.offset as number, host.nowMs - startMs]))
     await host.advance(1_000)
     ok(accepted.length >= 50 && accepted.length <= 52, `${accepted.length} in the first second`)
     await host.advance(1_000)
     equal(accepted.length, 100)
-    deepEqual(accepted.map(([offset]) => offset), Array.from({ length: 100 }, (_, i) => i))
+    deepEqual(
+      accepted.map(([offset]) => offset),
+      Array.from({ length: 100 }, (_, i) => i),
+    )
     const gaps = accepted.map(([, atMs], i) => atMs - (accepted[i - 1]?.[1] ?? 0))
-    ok(gaps.slice(1).every((gap) => gap <= 40), 'evenly')
-    deepEqual(engine.appended.flat().map(({ batch }) => new BatchView(batch).payloadText(0)).slice(0, 5), ['0', '1', '2', '3', '4'])
+    ok(
+      gaps.slice(1).every((gap) => gap <= 40),
+      'evenly',
+    )
+    deepEqual(
+      engine.appended
+        .flat()
+        .map(({ batch }) => new BatchView(batch).payloadText(0))
+        .slice(0, 5),
+      ['0', '1', '2', '3', '4'],
+    )
     await sluice.close()
   })
 
@@ -101,7 +114,10 @@ describe('a full queue', () => {
     equal(engine.appended.length, 1)
     room.left = 51
     await host.advance(1)
-    deepEqual((await Promise.all([first, ...others])).map(({ receipt }) => receipt.offset), Array.from({ length: 51 }, (_, i) => i))
+    deepEqual(
+      (await Promise.all([first, ...others])).map(({ receipt }) => receipt.offset),
+      Array.from({ length: 51 }, (_, i) => i),
+    )
   })
 
   test('tells a message that would not wait at once, though others wait', async () => {
@@ -126,6 +142,8 @@ describe('a full queue', () => {
     room.left = 1
     await host.advance(1_000)
     await stored
-    equal(new BatchView((engine.appended.at(-1)?.[0] as { batch: Uint8Array }).batch).deadlineMs(0), startMs + 1_500)
+    const [last] = engine.appended.at(-1) ?? []
+    ok(last !== undefined)
+    equal(new BatchView(last.batch).deadlineMs(0), startMs + 1_500)
   })
 })

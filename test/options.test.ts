@@ -140,7 +140,22 @@ describe('a name', () => {
     for (const name of ['a', '0', 'A.b-c_d', 'x'.repeat(128)]) checkName(name, 'queue')
   })
 
-  for (const name of ['', '.a', '-a', '_a', 'a b', 'a/b', 'é', 'a:b', '../x', 'a\0', 'x'.repeat(129), '__proto__', 7, null]) {
+  for (const name of [
+    '',
+    '.a',
+    '-a',
+    '_a',
+    'a b',
+    'a/b',
+    'é',
+    'a:b',
+    '../x',
+    'a\0',
+    'x'.repeat(129),
+    '__proto__',
+    7,
+    null,
+  ]) {
     test(`${JSON.stringify(name)?.slice(0, 20)} is refused with INVALID_NAME`, () => {
       throws(
         () => checkName(name, 'topic'),

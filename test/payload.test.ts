@@ -33,7 +33,14 @@ describe('a payload', () => {
     ['an ArrayBuffer', new ArrayBuffer(8)],
     ['a Float64Array', new Float64Array(2)],
     ['a DataView', new DataView(new ArrayBuffer(8))],
-    ['a toJSON that throws', { toJSON: () => { throw new Error('no') } }],
+    [
+      'a toJSON that throws',
+      {
+        toJSON: () => {
+          throw new Error('no')
+        },
+      },
+    ],
   ]
   for (const [what, value] of refused) {
     test(`that is ${what} is refused with INVALID_PAYLOAD`, () => throws(() => encodePayload(value), isInvalid))
@@ -48,7 +55,7 @@ describe('a payload', () => {
   test('over the limit is refused with its size, at the limit it is not', () => {
     checkPayloadBytes('é'.repeat(5), 10)
     checkPayloadBytes(new Uint8Array(10), 10)
-    for (const payload of ['é'.repeat(5) + 'x', new Uint8Array(11)]) {
+    for (const payload of [`${'é'.repeat(5)}x`, new Uint8Array(11)]) {
       throws(
         () => checkPayloadBytes(payload, 10),
         (error) => isSluiceError(error, 'PAYLOAD_TOO_LARGE') && error.details.bytes === 11,
@@ -56,7 +63,8 @@ describe('a payload', () => {
     }
   })
 
-  test('is not bytes where only JSON is possible', () => throws(() => encodeJson(new Uint8Array(2), 'The result'), isInvalid))
+  test('is not bytes where only JSON is possible', () =>
+    throws(() => encodeJson(new Uint8Array(2), 'The result'), isInvalid))
 })
 
 describe('JSON text from outside', () => {
@@ -65,7 +73,8 @@ describe('JSON text from outside', () => {
   })
 
   test('that is broken is refused with INVALID_PAYLOAD', () => {
-    for (const text of ['', '{', '{"a":}', '[1,]', '"open', 'nul', '{"a":1}x', "{'a':1}"]) throws(() => parseJsonPayload(text), isInvalid)
+    for (const text of ['', '{', '{"a":}', '[1,]', '"open', 'nul', '{"a":1}x', "{'a':1}"])
+      throws(() => parseJsonPayload(text), isInvalid)
   })
 
   test('of 100 levels is read, of 101 refused', () => {
@@ -75,7 +84,7 @@ describe('JSON text from outside', () => {
 
   test('of 10,000 and of a million levels is refused without overflow', () => {
     for (const levels of [10_000, 1_000_000]) {
-      throws(() => parseJsonPayload('{"a":'.repeat(levels) + '1' + '}'.repeat(levels)), isInvalid)
+      throws(() => parseJsonPayload(`${'{"a":'.repeat(levels)}1${'}'.repeat(levels)}`), isInvalid)
     }
   })
 
@@ -110,7 +119,9 @@ describe('a schema', () => {
   test('that answers later is waited for', async () => {
     const slow = z.string().refine(async (text) => text !== 'bad')
     equal(await validatePayload(slow as Schema, 'good'), 'good')
-    await rejects(validatePayload(slow as Schema, 'bad') as Promise<unknown>, (error) => isSluiceError(error, 'SCHEMA_MISMATCH'))
+    await rejects(validatePayload(slow as Schema, 'bad') as Promise<unknown>, (error) =>
+      isSluiceError(error, 'SCHEMA_MISMATCH'),
+    )
   })
 
   test('of another library is used by the same contract, with path segments as objects', () => {
@@ -118,7 +129,9 @@ describe('a schema', () => {
       '~standard': {
         version: 1,
         vendor: 'test',
-        validate: () => ({ issues: [{ message: 'no', path: [{ key: 'a' }, { key: Symbol('b') }] }, { message: 'all' }] }),
+        validate: () => ({
+          issues: [{ message: 'no', path: [{ key: 'a' }, { key: Symbol('b') }] }, { message: 'all' }],
+        }),
       },
     }
     throws(

@@ -13,7 +13,10 @@ type Stored = { readonly place: unknown; readonly isDuplicate: boolean }
 function openPublisher() {
   const engine = new FakeEngine()
   const declared = new Declared(engine, { kind: 'queue', name: 'q', settings: {} })
-  const publisher = new Publisher<Stored>(engine, 'queue', 'q', declared, (place, _receipt, isDuplicate) => ({ place, isDuplicate }))
+  const publisher = new Publisher<Stored>(engine, 'queue', 'q', declared, (place, _receipt, isDuplicate) => ({
+    place,
+    isDuplicate,
+  }))
   const push = (payload: string | Uint8Array, idempotencyKey?: string, dueAtMs = 0): Promise<Stored> =>
     publisher.push(payload, undefined, undefined, 1, 0, idempotencyKey, dueAtMs)
   return { engine, declared, publisher, push }
@@ -41,18 +44,32 @@ describe('the publisher', () => {
   test('stores what was pushed together in one batch, in order, each at its own place', async () => {
     const { engine, push } = openPublisher()
     const places = await Promise.all(Array.from({ length: 100 }, (_, i) => push(String(i))))
-    deepEqual(places.map(({ place }) => place), Array.from({ length: 100 }, (_, i) => i))
+    deepEqual(
+      places.map(({ place }) => place),
+      Array.from({ length: 100 }, (_, i) => i),
+    )
     equal(engine.appended.length, 1)
-    const view = new BatchView((engine.appended[0]?.[0] as AppendRequest).batch)
-    deepEqual(Array.from({ length: view.count }, (_, i) => view.payloadText(i)), Array.from({ length: 100 }, (_, i) => String(i)))
+    const [request] = engine.appended[0] ?? []
+    ok(request !== undefined)
+    const view = new BatchView(request.batch)
+    deepEqual(
+      Array.from({ length: view.count }, (_, i) => view.payloadText(i)),
+      Array.from({ length: 100 }, (_, i) => String(i)),
+    )
   })
 
   test('seals a batch at 512 messages and at 64 KiB, and sends them in one call', async () => {
     const { engine, push } = openPublisher()
     await Promise.all(Array.from({ length: 1_100 }, () => push('1')))
-    deepEqual(engine.appended.map((requests) => requests.map(({ batch }) => new BatchView(batch).count)), [[512, 512, 76]])
+    deepEqual(
+      engine.appended.map((requests) => requests.map(({ batch }) => new BatchView(batch).count)),
+      [[512, 512, 76]],
+    )
     await Promise.all(Array.from({ length: 5 }, () => push('x'.repeat(30_000))))
-    deepEqual(engine.appended[1]?.map(({ batch }) => new BatchView(batch).count), [3, 2])
+    deepEqual(
+      engine.appended[1]?.map(({ batch }) => new BatchView(batch).count),
+      [3, 2],
+    )
   })
 
   test('has at most two calls under way; what comes meanwhile gathers', async () => {
@@ -70,7 +87,10 @@ describe('the publisher', () => {
     deepEqual(engine.appended.map(countOf), [1, 1, 1, 8])
     for (const one of release) one()
     await settled()
-    deepEqual((await Promise.all(all)).map(({ place }) => place), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+    deepEqual(
+      (await Promise.all(all)).map(({ place }) => place),
+      [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
+    )
   })
 
   test('lets the continuations of one answer into one batch', async () => {
@@ -122,11 +142,14 @@ describe('the publisher', () => {
     ok(full?.status === 'rejected' && isSluiceError(full.reason, 'QUEUE_FULL'))
     deepEqual(full.reason.details, { queue: 'q', reason: 'messages', depth: 10, limit: 10, retryAfterMs: 1_000 })
     ok(disk?.status === 'rejected' && isSluiceError(disk.reason, 'DISK_FULL'))
-    deepEqual(engine.appended[0]?.[0]?.wishes?.map(({ index, idempotencyKey, dueAtMs }) => [index, idempotencyKey, dueAtMs]), [
-      [1, 'key-1', undefined],
-      [2, undefined, 99],
-      [3, 'key-3', undefined],
-    ])
+    deepEqual(
+      engine.appended[0]?.[0]?.wishes?.map(({ index, idempotencyKey, dueAtMs }) => [index, idempotencyKey, dueAtMs]),
+      [
+        [1, 'key-1', undefined],
+        [2, undefined, 99],
+        [3, 'key-3', undefined],
+      ],
+    )
   })
 
   test('rejects all of a failed call and goes on with the next', async () => {
@@ -143,7 +166,10 @@ describe('the publisher', () => {
     const { engine, push } = openPublisher()
     const working = engine.onDeclare
     engine.onDeclare = () => ({ status: 'conflict', message: '"q" is a topic' })
-    await rejects(push('1'), (error) => isSluiceError(error, 'DECLARED_DIFFERENTLY') && error.message.includes('"q" is a topic'))
+    await rejects(
+      push('1'),
+      (error) => isSluiceError(error, 'DECLARED_DIFFERENTLY') && error.message.includes('"q" is a topic'),
+    )
     engine.onDeclare = working
     deepEqual(await push('2'), { place: 0, isDuplicate: false })
     equal(engine.declared.length, 2)

@@ -1,11 +1,11 @@
 import { deepEqual, equal, ok, rejects } from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import type { SettleRequest, SettleOutcome } from '../src/engine/contract.ts'
+import type { SettleOutcome, SettleRequest } from '../src/engine/contract.ts'
 import { isSluiceError, SluiceError } from '../src/errors.ts'
 import type { HandlerContext } from '../src/handler-context.ts'
 import { RetryLater, Unrecoverable } from '../src/handler-errors.ts'
-import { BatchView } from '../src/message-batch.ts'
 import type { JobMessage } from '../src/message.ts'
+import { BatchView } from '../src/message-batch.ts'
 import type { JobHandler } from '../src/queue.ts'
 import { createSluice } from '../src/sluice.ts'
 import type { Worker } from '../src/worker.ts'
@@ -21,7 +21,11 @@ function openFake(holder: 'process' | 'token' = 'process') {
   return { engine, host, errors, sluice }
 }
 
-async function work(handler: JobHandler<number, unknown>, options: WorkOptions = {}, holder: 'process' | 'token' = 'process') {
+async function work(
+  handler: JobHandler<number, unknown>,
+  options: WorkOptions = {},
+  holder: 'process' | 'token' = 'process',
+) {
   const fake = openFake(holder)
   const worker = fake.sluice.queue<number, unknown>('q').work(handler, options)
   await worker.ready
@@ -31,7 +35,12 @@ async function work(handler: JobHandler<number, unknown>, options: WorkOptions =
 
 /** A handler that ends when it is told to. */
 function createGate() {
-  const running: { job: JobMessage<number>; context: HandlerContext; end: (value?: unknown) => void; fail: (error: unknown) => void }[] = []
+  const running: {
+    job: JobMessage<number>
+    context: HandlerContext
+    end: (value?: unknown) => void
+    fail: (error: unknown) => void
+  }[] = []
   const handler = (job: JobMessage<number>, context: HandlerContext): Promise<unknown> =>
     new Promise((end, fail) => running.push({ job, context, end, fail }))
   return { running, handler }
@@ -39,12 +48,22 @@ function createGate() {
 
 const job = (payload: unknown) => ({ payload: JSON.stringify(payload) })
 const settles = (engine: FakeEngine): SettleRequest[] => engine.settledRequests.flat()
+/** The error with which a settle ended its attempt. */
+const errorOf = (request: SettleRequest | undefined): string => {
+  ok(request !== undefined && 'error' in request.outcome)
+  return request.outcome.error
+}
 const outcomes = (engine: FakeEngine) => settles(engine).map(({ offsets, outcome }) => [...offsets, outcome])
 
 describe('a worker', () => {
   test('leases as this process, as many as it runs at once, and settles what is done as one request a lease', async () => {
     const seen: unknown[] = []
-    const { engine, worker } = await work((one) => { seen.push(one.payload) }, { concurrency: 3 })
+    const { engine, worker } = await work(
+      (one) => {
+        seen.push(one.payload)
+      },
+      { concurrency: 3 },
+    )
     deepEqual(engine.leased, [
       { topic: 'q', group: '', max: 3, leaseMs: 30_000, waitMs: 30_000, holder: { kind: 'process' } },
     ])
@@ -60,7 +79,19 @@ describe('a worker', () => {
   test('shows a job with its id, key, headers, attempt and fence', async () => {
     let seen: unknown
     const { engine, worker } = await work((one, { fence, attempt }) => {
-      seen = [one.id, one.queue, one.offset, one.key, one.headers, one.priority, one.deadlineAtMs, one.isBytes, one.payload, fence, attempt]
+      seen = [
+        one.id,
+        one.queue,
+        one.offset,
+        one.key,
+        one.headers,
+        one.priority,
+        one.deadlineAtMs,
+        one.isBytes,
+        one.payload,
+        fence,
+        attempt,
+      ]
     })
     engine.give({ payload: '{"a":1}', key: 'k', headers: { h: 'v' }, priority: 0, deadlineMs: 5 })
     await settled()
@@ -78,7 +109,10 @@ describe('a worker', () => {
     equal(engine.waitingLeases.length, 0)
     running[0]?.end()
     await settled()
-    deepEqual(engine.waitingLeases.map(({ max }) => max), [1])
+    deepEqual(
+      engine.waitingLeases.map(({ max }) => max),
+      [1],
+    )
     running[1]?.end()
     await worker.close()
   })
@@ -91,7 +125,10 @@ describe('a worker', () => {
     running.shift()?.end()
     await settled()
     // Quick: two calls of up to four, eight in all.
-    deepEqual(engine.waitingLeases.map(({ max }) => max), [3, 4])
+    deepEqual(
+      engine.waitingLeases.map(({ max }) => max),
+      [3, 4],
+    )
     for (let i = 0; i < 5; i++) {
       while (running.length === 0) {
         engine.give(job(i))
@@ -115,6 +152,7 @@ describe('a worker', () => {
   })
 
   test('takes any thenable for a promise', async () => {
+    // biome-ignore lint/suspicious/noThenProperty: a thenable is what is tested
     const { engine, worker } = await work(() => ({ then: (take: (value: number) => void) => take(5) }) as never)
     engine.give(job(1))
     await settled()
@@ -124,13 +162,58 @@ describe('a worker', () => {
 
   describe('whose handler throws', () => {
     const cases: readonly (readonly [string, () => unknown, unknown])[] = [
-      ['an error retries after the back-off, with name and message', () => { throw new TypeError('no') }, { kind: 'retry', error: 'TypeError: no' }],
-      ['asynchronously is the same', async () => { throw new TypeError('no') }, { kind: 'retry', error: 'TypeError: no' }],
-      ['something else shows it', () => { throw { code: 5 } }, { kind: 'retry', error: 'Thrown: {"code":5}' }],
-      ['what cannot be shown is retried too', () => { throw 5n }, { kind: 'retry', error: 'Thrown: bigint' }],
-      ['Unrecoverable is out of attempts', () => { throw new Unrecoverable('never') }, { kind: 'dead', error: 'Unrecoverable: never' }],
-      ['RetryLater is tried again when it says', () => { throw new RetryLater({ delayMs: 70, message: 'soon' }) }, { kind: 'retry', error: 'RetryLater: soon', atMs: 1_700_000_000_070 }],
-      ['RetryLater with a wrong delay is an error like any other', () => { throw new RetryLater({ delayMs: -1 }) }, { kind: 'retry', error: 'SluiceError: delayMs is -1; it must be whole milliseconds from 0 to 315,360,000,000 (ten years).' }],
+      [
+        'an error retries after the back-off, with name and message',
+        () => {
+          throw new TypeError('no')
+        },
+        { kind: 'retry', error: 'TypeError: no' },
+      ],
+      [
+        'asynchronously is the same',
+        async () => {
+          throw new TypeError('no')
+        },
+        { kind: 'retry', error: 'TypeError: no' },
+      ],
+      [
+        'something else shows it',
+        () => {
+          throw { code: 5 }
+        },
+        { kind: 'retry', error: 'Thrown: {"code":5}' },
+      ],
+      [
+        'what cannot be shown is retried too',
+        () => {
+          throw 5n
+        },
+        { kind: 'retry', error: 'Thrown: bigint' },
+      ],
+      [
+        'Unrecoverable is out of attempts',
+        () => {
+          throw new Unrecoverable('never')
+        },
+        { kind: 'dead', error: 'Unrecoverable: never' },
+      ],
+      [
+        'RetryLater is tried again when it says',
+        () => {
+          throw new RetryLater({ delayMs: 70, message: 'soon' })
+        },
+        { kind: 'retry', error: 'RetryLater: soon', atMs: 1_700_000_000_070 },
+      ],
+      [
+        'RetryLater with a wrong delay is an error like any other',
+        () => {
+          throw new RetryLater({ delayMs: -1 })
+        },
+        {
+          kind: 'retry',
+          error: 'SluiceError: delayMs is -1; it must be whole milliseconds from 0 to 315,360,000,000 (ten years).',
+        },
+      ],
     ]
     for (const [what, handler, outcome] of cases) {
       test(what, async () => {
@@ -143,10 +226,12 @@ describe('a worker', () => {
     }
 
     test('a long message is cut at 2,000 characters', async () => {
-      const { engine, worker } = await work(() => { throw new Error('x'.repeat(5_000)) })
+      const { engine, worker } = await work(() => {
+        throw new Error('x'.repeat(5_000))
+      })
       engine.give(job(1))
       await settled()
-      equal((settles(engine)[0]?.outcome as { error: string }).error.length, 2_000)
+      equal(errorOf(settles(engine)[0]).length, 2_000)
       await worker.close()
     })
 
@@ -207,9 +292,15 @@ describe('a worker', () => {
       await host.advance(300)
       equal(host.timers, 1)
       await host.advance(400)
-      deepEqual(running.map(({ context }) => context.signal.aborted), [true, false])
+      deepEqual(
+        running.map(({ context }) => context.signal.aborted),
+        [true, false],
+      )
       await host.advance(300)
-      deepEqual(running.map(({ context }) => context.signal.aborted), [true, true])
+      deepEqual(
+        running.map(({ context }) => context.signal.aborted),
+        [true, true],
+      )
       await worker.close()
     })
 
@@ -220,7 +311,10 @@ describe('a worker', () => {
       await host.advance(4_000)
       running[1]?.end()
       await host.advance(1_000)
-      deepEqual(engine.extended.flat().map(({ offsets, fence }) => [offsets, fence]), [[[0], 1]])
+      deepEqual(
+        engine.extended.flat().map(({ offsets, fence }) => [offsets, fence]),
+        [[[0], 1]],
+      )
       engine.onExtend = ({ offsets }) => ({ status: 'extended', expiresAtMs: 0, lost: offsets })
       await host.advance(5_000)
       ok(isSluiceError(running[0]?.context.signal.reason, 'LEASE_LOST'))
@@ -240,12 +334,29 @@ describe('a worker', () => {
       engine.give(job(1))
       await host.advance(9_000)
       equal(engine.extended.length, 3)
-      deepEqual(engine.extended[0], [{ topic: 'q', group: '', fence: 1, offsets: [0], token: holder.token, leaseMs: 9_000 }])
+      deepEqual(engine.extended[0], [
+        { topic: 'q', group: '', fence: 1, offsets: [0], token: holder.token, leaseMs: 9_000 },
+      ])
       running[0]?.end()
       await settled()
       equal(settles(engine)[0]?.token, holder.token)
       await worker.close()
     })
+  })
+
+  test('holds by a token that it could not extend in time are lost, and their handlers told', async () => {
+    const { running, handler } = createGate()
+    const { engine, host, worker } = await work(handler, { leaseMs: 3_000 }, 'token')
+    engine.give(job(1))
+    await settled()
+    engine.extend = () => Promise.reject(new SluiceError('UNKNOWN'))
+    await host.advance(2_999)
+    equal(running[0]?.context.signal.aborted, false)
+    await host.advance(1)
+    ok(isSluiceError(running[0]?.context.signal.reason, 'LEASE_LOST'))
+    running[0]?.end()
+    await worker.close()
+    deepEqual(outcomes(engine), [])
   })
 
   test('asks at once after a cancel, so that the handler of the cancelled job stops', async () => {
@@ -256,7 +367,10 @@ describe('a worker', () => {
     engine.onExtend = () => ({ status: 'extended', expiresAtMs: 0, lost: [1] })
     await sluice.queue('q').cancel('q:abc123:1')
     await settled()
-    deepEqual(running.map(({ context }) => context.signal.aborted), [false, true])
+    deepEqual(
+      running.map(({ context }) => context.signal.aborted),
+      [false, true],
+    )
     for (const one of running) one.end()
     await worker.close()
     deepEqual(outcomes(engine), [[0, { kind: 'done' }]])
@@ -277,7 +391,10 @@ describe('a worker', () => {
       equal(running.length, 1)
       const closing = worker.close()
       await settled()
-      deepEqual(outcomes(engine), [[0, { kind: 'done' }], [2, { kind: 'release' }]])
+      deepEqual(outcomes(engine), [
+        [0, { kind: 'done' }],
+        [2, { kind: 'release' }],
+      ])
       equal(engine.waitingLeases.length, 0)
       equal(worker.mode, 'draining')
       running[0]?.end('kept')
@@ -308,14 +425,20 @@ describe('a worker', () => {
     test('gives back a lease that arrives too late', async () => {
       const { engine, worker } = await work(() => {})
       let answer: (outcome: never) => void = () => {}
-      engine.onLease = () => new Promise((resolve) => { answer = resolve })
+      engine.onLease = () =>
+        new Promise((resolve) => {
+          answer = resolve
+        })
       engine.give(job(1))
       await settled()
       const closing = worker.close()
       answer(engine.makeLease([job(2)]) as never)
       await closing
       await settled()
-      deepEqual(outcomes(engine), [[0, { kind: 'done' }], [1, { kind: 'release' }]])
+      deepEqual(outcomes(engine), [
+        [0, { kind: 'done' }],
+        [1, { kind: 'release' }],
+      ])
     })
 
     test('ends once, however often it is asked', async () => {
@@ -342,7 +465,10 @@ describe('a worker', () => {
     test('before it has started, it never leases', async () => {
       const { engine, sluice } = openFake()
       let declare: () => void = () => {}
-      engine.onDeclare = () => new Promise((resolve) => { declare = () => resolve({ status: 'declared', created: true, tag: 'abc123', settings: {} }) })
+      engine.onDeclare = () =>
+        new Promise((resolve) => {
+          declare = () => resolve({ status: 'declared', created: true, tag: 'abc123', settings: {} })
+        })
       const worker = sluice.queue('q').work(() => {})
       await settled()
       const closing = worker.close()
@@ -399,7 +525,10 @@ describe('a worker', () => {
         running[0]?.end()
         await worker.closed
         ok(isSluiceError(running[1]?.context.signal.reason, code))
-        deepEqual(errors.map((error) => (error as SluiceError).code), code === 'CLOSED' ? [] : [code])
+        deepEqual(
+          errors.map((error) => (error as SluiceError).code),
+          code === 'CLOSED' ? [] : [code],
+        )
         await worker.close()
         equal(host.timers, 0)
       })
@@ -439,7 +568,10 @@ describe('the context of a handler', () => {
     await settled()
     await host.advance(200)
     await host.advance(1_000)
-    deepEqual(engine.extended.flat().map((request) => request.progress), ['{"i":0}', '{"i":99}'])
+    deepEqual(
+      engine.extended.flat().map((request) => request.progress),
+      ['{"i":0}', '{"i":99}'],
+    )
     running[0]?.end()
     await worker.close()
   })
@@ -450,7 +582,7 @@ describe('the context of a handler', () => {
     await settled()
     engine.give(job(2))
     await settled()
-    const errors = settles(engine).map(({ outcome }) => (outcome as { error: string }).error)
+    const errors = settles(engine).map(errorOf)
     ok(errors[0]?.includes('4096 bytes') && errors[1]?.includes('cannot be written as JSON'))
     await worker.close()
   })
@@ -466,12 +598,25 @@ describe('the context of a handler', () => {
     await settled()
     const { outcome, outputs = [] } = settles(engine)[0] as SettleRequest
     deepEqual(outcome, { kind: 'done', result: '"done"' })
-    deepEqual(outputs.map(({ topic, batch }) => [topic, ...Array.from({ length: new BatchView(batch).count }, (_, i) => new BatchView(batch).payloadText(i))]), [
-      ['t', '"a"', '"b"'],
-      ['r', '"c"'],
-    ])
+    deepEqual(
+      outputs.map(({ topic, batch }) => [
+        topic,
+        ...Array.from({ length: new BatchView(batch).count }, (_, i) => new BatchView(batch).payloadText(i)),
+      ]),
+      [
+        ['t', '"a"', '"b"'],
+        ['r', '"c"'],
+      ],
+    )
     deepEqual(outputs[1]?.wishes, [{ index: 0, idempotencyKey: 'x', dueAtMs: 1_700_000_001_000 }])
-    deepEqual(engine.declared.map(({ kind, name }) => [kind, name]), [['queue', 'q'], ['topic', 't'], ['queue', 'r']])
+    deepEqual(
+      engine.declared.map(({ kind, name }) => [kind, name]),
+      [
+        ['queue', 'q'],
+        ['topic', 't'],
+        ['queue', 'r'],
+      ],
+    )
     await worker.close()
   })
 
@@ -499,15 +644,23 @@ describe('the context of a handler', () => {
   })
 
   test('holds the settle back while a target is full, within timeoutMs (P7)', async () => {
-    const { engine, host, sluice, worker } = await work(async (_one, { publish }) => { await publish(sluice.topic('t'), 'a') }, { timeoutMs: 2_500 })
+    const { engine, host, sluice, worker } = await work(
+      async (_one, { publish }) => {
+        await publish(sluice.topic('t'), 'a')
+      },
+      { timeoutMs: 2_500 },
+    )
     const full: SettleOutcome = FULL
     engine.onSettle = (requests) => requests.map(() => full)
     engine.give(job(1))
     await host.advance(1_000)
     equal(settles(engine).length, 2)
     equal(worker.running, 1)
-    equal(new BatchView((settles(engine)[1]?.outputs?.[0] as { batch: Uint8Array }).batch).payloadText(0), '"a"')
-    engine.onSettle = (requests) => requests.map((request) => (request.outputs === undefined ? { status: 'settled', lost: [], outputs: [] } : full))
+    const again = settles(engine)[1]?.outputs?.[0]
+    ok(again !== undefined)
+    equal(new BatchView(again.batch).payloadText(0), '"a"')
+    engine.onSettle = (requests) =>
+      requests.map((request) => (request.outputs === undefined ? { status: 'settled', lost: [], outputs: [] } : full))
     await host.advance(1_500)
     const { outcome } = settles(engine).at(-1) as SettleRequest
     ok(outcome.kind === 'retry' && outcome.error.includes('limit is 10'))
@@ -523,7 +676,10 @@ describe('the context of a handler', () => {
     await host.advance(10)
     const { publish, progress, once } = (running[0] as { context: HandlerContext }).context
     await rejects(publish(sluice.topic('t'), 1), (error) => isSluiceError(error, 'LEASE_LOST'))
-    await rejects(once('x', () => 1), (error) => isSluiceError(error, 'LEASE_LOST'))
+    await rejects(
+      once('x', () => 1),
+      (error) => isSluiceError(error, 'LEASE_LOST'),
+    )
     progress(1)
     await settled()
     equal(engine.extended.length, 0)
@@ -539,7 +695,8 @@ describe('the context of a handler', () => {
       results.push(await Promise.all([once('a', effect), once('a', effect)]), await once('none', () => undefined))
     })
     engine.onCommand = (command) => {
-      if (command.kind === 'recall') return kept.has(command.name) ? { status: 'done', value: kept.get(command.name) as string } : { status: 'done' }
+      if (command.kind === 'recall')
+        return kept.has(command.name) ? { status: 'done', value: kept.get(command.name) as string } : { status: 'done' }
       if (command.kind === 'remember') kept.set(command.name, command.value)
       return { status: 'done' }
     }
@@ -549,7 +706,11 @@ describe('the context of a handler', () => {
     await settled()
     equal(effects, 1)
     deepEqual(results, [[{ n: 1 }, { n: 1 }], undefined, [{ n: 1 }, { n: 1 }], undefined])
-    deepEqual(engine.commands[0], { kind: 'recall', name: 'a', hold: { topic: 'q', group: '', fence: 1, offsets: [0], token: undefined } })
+    deepEqual(engine.commands[0], {
+      kind: 'recall',
+      name: 'a',
+      hold: { topic: 'q', group: '', fence: 1, offsets: [0], token: undefined },
+    })
     await worker.close()
   })
 

@@ -14,10 +14,11 @@ import type { Fetch, WindowBudget } from './window.ts'
 export type Due =
   | { readonly kind: 'lease'; readonly group: Group; readonly fence: number }
   | { readonly kind: 'retry'; readonly group: Group; readonly trouble: Trouble }
-  | { readonly kind: 'rate'; readonly group: Group }
+  /** The group may have something to hand out: its rate allows it, or its walk goes on. */
+  | { readonly kind: 'serve'; readonly group: Group }
   | { readonly kind: 'scheduled'; readonly topic: Topic; readonly atMs: number }
   | { readonly kind: 'wait'; readonly waiter: LeaseWaiter | ReadWaiter | WatchWaiter }
-  | { readonly kind: 'sweep' }
+  | { readonly kind: 'sweep'; readonly topic: Topic }
 
 export interface Core {
   nowMs: number

@@ -33,6 +33,7 @@ import type { LeaseWaiter, WatchWaiter } from './requests.ts'
 import { SettledSet } from './settled.ts'
 import { hex } from './state.ts'
 import type { Topic } from './topic.ts'
+import { WaitLine } from './wait-line.ts'
 
 /** How a group is stored. */
 export interface GroupRow {
@@ -92,9 +93,9 @@ export class Group {
   blockedCount = 0
   /** Offsets of leases that were loaded: the walk passes over them once. */
   readonly heldAtLoad = new Set<number>()
-  /** Offsets for which `once` has kept something. */
-  readonly remembered = new Set<number>()
-  waiters: LeaseWaiter[] = []
+  /** The names under which `once` has kept something, as they stand in keys, by offset. */
+  readonly remembered = new Map<number, Set<string>>()
+  readonly waiters = new WaitLine<LeaseWaiter>()
   /** Who wants to know of a job, by its offset. */
   readonly watchers = new Map<number, WatchWaiter[]>()
   /** Offsets with a watcher that changed in this step. */
@@ -205,9 +206,23 @@ export class Group {
     if (next >= 0) this.makeReady(next)
   }
 
+  /** Notes that `once` has kept something under a name; gives its key. */
+  remember(offset: number, name: string): string {
+    const names = this.remembered.get(offset)
+    if (names === undefined) this.remembered.set(offset, new Set([name]))
+    else names.add(name)
+    return this.onceKey(offset, name)
+  }
+
+  onceKey(offset: number, name: string): string {
+    return `k/${hex(this.row.id)}/${hex(offset)}/${name}`
+  }
+
   forget(core: Core, offset: number): void {
-    if (!this.remembered.delete(offset)) return
-    for (const [key] of core.state.under(`k/${hex(this.row.id)}/${hex(offset)}/`, 10_000)) core.state.delete(key)
+    const names = this.remembered.get(offset)
+    if (names === undefined) return
+    this.remembered.delete(offset)
+    for (const name of names) core.state.delete(this.onceKey(offset, name))
   }
 
   noteChange(offset: number): void {

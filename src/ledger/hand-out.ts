@@ -25,20 +25,20 @@ import type { PlacedBatch } from './window.ts'
 
 /** Messages that the walk may be ahead of the hand-out for the sake of priorities. */
 const LOOK_AHEAD = 65_536
+/** A lease takes no more messages once it has this many bytes, so that what is under way is bounded (P7). */
+const MAX_LEASE_BYTES = 16 * 1024 ** 2
+/** Messages that the walk passes in one hand-out, so that a backlog of few keys does not make everybody else wait. */
+const MAX_WALK = 65_536
 /** Messages of a group that are known one by one; past it the walk rests until some are settled (P7). */
 const MAX_KNOWN = 1_000_000
 
 /** Answers as many of the group's waiting lease requests as there are messages for. */
 export function serveWaiters(core: Core, group: Group): void {
-  while (group.waiters.length > 0) {
-    const waiter = group.waiters[0] as LeaseWaiter
-    if (!waiter.done) {
-      const outcome = lease(core, group, waiter)
-      if (outcome === null) break
-      waiter.done = true
-      core.answer(waiter.id, outcome)
-    }
-    group.waiters.shift()
+  for (let waiter = group.waiters.first(); waiter !== undefined; waiter = group.waiters.first()) {
+    const outcome = lease(core, group, waiter)
+    if (outcome === null) return
+    waiter.done = true
+    core.answer(waiter.id, outcome)
   }
 }
 
@@ -72,7 +72,7 @@ function lease(core: Core, group: Group, waiter: LeaseWaiter): LeaseOutcome | nu
 function setRateTimer(core: Core, group: Group): void {
   if (group.rate === null || group.rateTimerMs > core.nowMs) return
   group.rateTimerMs = core.nowMs + Math.max(group.rate.nextMs(core.nowMs), 1)
-  core.timers.add(group.rateTimerMs, { kind: 'rate', group })
+  core.timers.add(group.rateTimerMs, { kind: 'serve', group })
 }
 
 /** Registers a lease, new or loaded. */
@@ -83,7 +83,7 @@ export function addLease(core: Core, group: Group, held: Lease): void {
 }
 
 function pick(core: Core, group: Group, max: number): Picks | null {
-  const picks: Picks = { offsets: [], lanes: [], sizes: [], attempts: [], timestampsMs: [], runs: [] }
+  const picks: Picks = { offsets: [], lanes: [], sizes: [], attempts: [], timestampsMs: [], runs: [], bytes: 0 }
   while (group.suspects.length > 0) {
     if (group.leasedCount > 0 && !group.settled.has(group.suspects.peek())) return null
     if (!takeReady(core, group, group.suspects, picks)) return null
@@ -93,20 +93,24 @@ function pick(core: Core, group: Group, max: number): Picks | null {
   }
   const [high, normal, low] = group.ready as [OffsetQueue, OffsetQueue, OffsetQueue]
   const { topic } = group
+  const walked = { count: 0 }
   let isHere = true
-  while (isHere && picks.offsets.length < max) {
-    if (group.cursor <= topic.lastSpecial && !group.isWalkIdle) lookAhead(group)
+  while (isHere && picks.offsets.length < max && picks.bytes < MAX_LEASE_BYTES) {
+    if (group.cursor <= topic.lastSpecial && !group.isWalkIdle) lookAhead(group, walked)
     if (high.length > 0) isHere = takeReady(core, group, high, picks)
     else if (normal.length > 0) isHere = takeReady(core, group, normal, picks)
-    else if (group.cursor < topic.head && !group.isWalkIdle && knownCount(group) < MAX_KNOWN) isHere = walk(core, group, picks)
-    else if (low.length > 0) isHere = takeReady(core, group, low, picks)
+    else if (group.cursor < topic.head && !group.isWalkIdle && knownCount(group) < MAX_KNOWN) {
+      isHere = walked.count < MAX_WALK && walk(core, group, picks, walked)
+    } else if (low.length > 0) isHere = takeReady(core, group, low, picks)
     else break
   }
+  if (picks.offsets.length === 0 && walked.count >= MAX_WALK) core.timers.add(core.nowMs + 1, { kind: 'serve', group })
   return picks
 }
 
 /** Moves the cursor over one message and picks it if it may go now. False: the message is not here yet. */
-function walk(core: Core, group: Group, picks: Picks): boolean {
+function walk(core: Core, group: Group, picks: Picks, walked: { count: number }): boolean {
+  walked.count++
   const offset = group.cursor
   if (group.settled.has(offset)) {
     group.cursor = group.settled.nextOpen(offset)
@@ -127,10 +131,11 @@ function walk(core: Core, group: Group, picks: Picks): boolean {
 }
 
 /** Walks without handing out, so that priorities among what waits are known. */
-function lookAhead(group: Group): void {
+function lookAhead(group: Group, walked: { count: number }): void {
   const { topic } = group
   const waiting = group.ready as readonly OffsetQueue[]
-  while (group.cursor <= topic.lastSpecial && waiting.reduce((sum, queue) => sum + queue.length, 0) < LOOK_AHEAD) {
+  while (group.cursor <= topic.lastSpecial && walked.count < MAX_WALK && waiting.reduce((sum, queue) => sum + queue.length, 0) < LOOK_AHEAD) {
+    walked.count++
     const offset = group.cursor
     if (group.settled.has(offset)) {
       group.cursor = group.settled.nextOpen(offset)
@@ -176,6 +181,7 @@ function pickOne(core: Core, group: Group, batch: PlacedBatch, offset: number, l
   picks.offsets.push(offset)
   picks.lanes.push(lane)
   picks.sizes.push(size)
+  picks.bytes += size
   picks.attempts.push((trouble?.attempts ?? 0) + 1)
   picks.timestampsMs.push(batch.timestampMs)
   const run = picks.runs.at(-1)

@@ -200,28 +200,46 @@ function answerDelayed(core: Core, topic: Topic, end: string, job: JobId): void 
 
 /** Puts a watch where changes of its job are noticed. Its job is there and not yet as wanted. */
 export function addWatcher(core: Core, topics: ReadonlyMap<string, Topic>, waiter: WatchWaiter): void {
-  const found = locate(topics, waiter.request.id)
-  if (found === null) return
+  const place = watchPlace(core, topics, waiter.request.id)
+  if (place === null) return
+  const list = place.watchers.get(place.key)
+  if (list === undefined) place.watchers.set(place.key, [waiter])
+  else list.push(waiter)
+}
+
+/** Takes a watch away whose wait is over. */
+export function removeWatcher(core: Core, topics: ReadonlyMap<string, Topic>, waiter: WatchWaiter): void {
+  const place = watchPlace(core, topics, waiter.request.id)
+  if (place === null) return
+  const left = (place.watchers.get(place.key) ?? []).filter((one) => one !== waiter)
+  if (left.length > 0) place.watchers.set(place.key, left)
+  else place.watchers.delete(place.key)
+}
+
+interface WatchPlace {
+  readonly watchers: Map<string | number, WatchWaiter[]>
+  readonly key: string | number
+}
+
+/** Where changes of a job are noticed: by its due time while it is delayed, by its offset after that. */
+function watchPlace(core: Core, topics: ReadonlyMap<string, Topic>, id: string): WatchPlace | null {
+  const found = locate(topics, id)
+  if (found === null) return null
   const { topic, job } = found
   const offset = offsetOf(core, topic, job)
   if (offset === 'scheduled' && job.place.kind === 'scheduled') {
-    addTo(topic.scheduledWatchers, scheduledKey(job.place.dueMs, job.place.serial), waiter)
-  } else if (typeof offset === 'number') {
-    addTo(topic.jobs.watchers, offset, waiter)
+    return { watchers: topic.scheduledWatchers as WatchPlace['watchers'], key: scheduledKey(job.place.dueMs, job.place.serial) }
   }
-}
-
-function addTo<K>(watchers: Map<K, WatchWaiter[]>, key: K, waiter: WatchWaiter): void {
-  const list = watchers.get(key)
-  if (list === undefined) watchers.set(key, [waiter])
-  else list.push(waiter)
+  return typeof offset === 'number' ? { watchers: topic.jobs.watchers as WatchPlace['watchers'], key: offset } : null
 }
 
 /** Answers the watches of jobs that changed in this step. */
 export function answerWatchers(core: Core, group: Group): void {
   for (const offset of group.changed) {
     const waiting = []
-    for (const watcher of group.watchers.get(offset) ?? []) {
+    const watchers = group.watchers.get(offset) ?? []
+    if (!group.settled.has(offset) && watchers.every(({ request }) => request.untilTerminal)) continue
+    for (const watcher of watchers) {
       if (watcher.done) continue
       const job = viewJob(core, group, offset, watcher.request.id)
       if (isWanted(watcher, job)) {

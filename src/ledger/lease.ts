@@ -27,6 +27,8 @@ export interface Picks {
   readonly attempts: number[]
   readonly timestampsMs: number[]
   readonly runs: { readonly batch: BatchView; readonly from: number; to: number }[]
+  /** The sum of `sizes`. */
+  bytes: number
 }
 
 export class Lease {

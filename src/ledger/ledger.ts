@@ -27,14 +27,14 @@ import type { Core, Due } from './core.ts'
 import { declare, type Registry } from './declaring.ts'
 import type { Group } from './group.ts'
 import { serveWaiters } from './hand-out.ts'
-import { addWatcher, answerWatchers, cancelJob, findJob, isWanted } from './jobs.ts'
+import { addWatcher, answerWatchers, cancelJob, findJob, isWanted, removeWatcher } from './jobs.ts'
 import { type LoadMode, loadGroups, loadTopics } from './loading.ts'
 import { detachSlowGroups, findOffsetProblem, listDead, redrive, seekGroup, setPaused } from './operating.ts'
 import { resolveRead, serveReader } from './reading.ts'
 import type { AnswerValue, LeaseWaiter, LedgerAnswer, LedgerRequest, ReadWaiter, WatchWaiter } from './requests.ts'
 import { Retention } from './retention.ts'
 import { expireLease, extendHold, findLease, releaseProcessLeases, settleHold } from './settling.ts'
-import { StateView, hex, decodeText, encodeText } from './state.ts'
+import { decodeText, encodeText, StateView } from './state.ts'
 import { viewTopic } from './stats.ts'
 import { sizeOfAll, type Topic } from './topic.ts'
 import { WindowBudget } from './window.ts'
@@ -53,6 +53,12 @@ export interface Step {
   readonly wakeAtMs: number
 }
 
+/** How soon a topic is swept again where there was more to do than one sweep does, and for the first time. */
+const MORE_SWEEP_MS = 10
+const FIRST_SWEEP_MS = 1_000
+/** Topics that are swept in one step, so that thousands of them do not hold up the rest. */
+const MAX_SWEEPS_PER_STEP = 20
+
 type Waiter = LeaseWaiter | ReadWaiter | WatchWaiter
 
 export class Ledger implements Registry {
@@ -63,8 +69,9 @@ export class Ledger implements Registry {
   readonly #retention = new Map<Topic, Retention>()
   #answers: LedgerAnswer[] = []
   #answeredWaiters: Waiter[] = []
-  #sweepIsSet = false
   #steps = 0
+  /** In this step. */
+  #sweeps = 0
   #ids = { topic: 1, group: 1 }
 
   constructor(log: LedgerLog, state: LogState, random: () => number) {
@@ -97,8 +104,7 @@ export class Ledger implements Registry {
     loadGroups(core, this.topics, extents, mode)
     this.#retention.clear()
     for (const topic of topics) this.#retention.set(topic, new Retention(topic, core))
-    core.timers.add(nowMs, { kind: 'sweep' })
-    this.#sweepIsSet = true
+    for (const topic of topics) this.#setSweep(topic, 0)
   }
 
   /** One step. See the top. */
@@ -106,6 +112,7 @@ export class Ledger implements Registry {
     const core = this.#core
     core.nowMs = Math.max(core.nowMs, nowMs)
     this.#steps++
+    this.#sweeps = 0
     this.#answeredWaiters = []
     for (let due = core.timers.takeDue(core.nowMs); due !== undefined; due = core.timers.takeDue(core.nowMs)) this.#fire(due)
     for (const request of requests) {
@@ -141,7 +148,7 @@ export class Ledger implements Registry {
       this.#waiters.set(waiter.id, waiter)
     }
     const waiting: Waiter[] = []
-    for (const waiter of this.#waiters.values()) if (!again.has(waiter.id)) waiting.push({ ...waiter, timed: false })
+    for (const waiter of this.#waiters.values()) if (!again.has(waiter.id)) waiting.push({ ...waiter })
     this.#waiters.clear()
     core.timers.clear()
     // What an earlier process held is taken from it in the first step, so until that is kept it has not been.
@@ -176,6 +183,7 @@ export class Ledger implements Registry {
     void this.#log.declareTopics([{ id: topic.row.id, name: topic.row.name, partitions: 1 }])
     this.topics.set(topic.row.name, topic)
     this.#retention.set(topic, new Retention(topic, this.#core))
+    this.#setSweep(topic, FIRST_SWEEP_MS)
   }
 
   #saveIds(ids: { topic: number; group: number }): void {
@@ -192,7 +200,7 @@ export class Ledger implements Registry {
       case 'settle':
         return this.#answer(id, request.body.map((one) => this.#settle(one)))
       case 'lease':
-        return this.#wait({ kind: 'lease', id, untilMs: core.nowMs + request.body.waitMs, done: false, timed: false, request: request.body })
+        return this.#wait({ kind: 'lease', id, untilMs: core.nowMs + request.body.waitMs, done: false, request: request.body })
       case 'extend':
         return this.#answer(
           id,
@@ -206,11 +214,11 @@ export class Ledger implements Registry {
       case 'find':
         return this.#answer(id, request.body.map((one) => findJob(core, this.topics, one)))
       case 'watch':
-        return this.#wait({ kind: 'watch', id, untilMs: core.nowMs + request.body.waitMs, done: false, timed: false, request: request.body })
+        return this.#wait({ kind: 'watch', id, untilMs: core.nowMs + request.body.waitMs, done: false, request: request.body })
       case 'read': {
         const from = resolveRead(this.topics, request.body)
         if (typeof from !== 'number') return this.#answer(id, from)
-        return this.#wait({ kind: 'read', id, untilMs: core.nowMs + request.body.waitMs, done: false, timed: false, request: request.body, from })
+        return this.#wait({ kind: 'read', id, untilMs: core.nowMs + request.body.waitMs, done: false, request: request.body, from })
       }
       case 'command':
         return this.#answer(id, this.#command(request.body))
@@ -300,13 +308,12 @@ export class Ledger implements Registry {
     if (group === undefined) return { status: 'not-found' }
     const offset = hold.offsets[0] as number
     if (findLease(group, hold)?.holds(offset) !== true) return { status: 'lost' }
-    const key = `k/${hex(group.row.id)}/${hex(offset)}/${Buffer.from(command.name).toString('hex')}`
+    const name = Buffer.from(command.name).toString('hex')
     if (command.kind === 'remember') {
-      this.#core.state.put(key, encodeText(command.value))
-      group.remembered.add(offset)
+      this.#core.state.put(group.remember(offset, name), encodeText(command.value))
       return { status: 'done' }
     }
-    const value = this.#core.state.get(key)
+    const value = this.#core.state.get(group.onceKey(offset, name))
     return value === undefined ? { status: 'done' } : { status: 'done', value: decodeText(value) }
   }
 
@@ -327,15 +334,15 @@ export class Ledger implements Registry {
     } else if (waiter.kind === 'read') {
       const topic = this.topics.get(waiter.request.topic)
       if (topic === undefined) return this.#end(waiter, { status: 'not-found' })
+      if (serveReader(this.#core, topic, waiter, false)) return
       topic.readWaiters.push(waiter)
-      this.#core.grown.add(topic)
+      this.#setTimer(waiter)
     } else {
       const found = findJob(this.#core, this.topics, waiter.request.id)
       if (found.status === 'not-found' || isWanted(waiter, found.job)) return this.#end(waiter, found)
       addWatcher(this.#core, this.topics, waiter)
       this.#setTimer(waiter)
     }
-    if (waiter.untilMs <= this.#core.nowMs) this.#core.timers.add(this.#core.nowMs, { kind: 'wait', waiter })
   }
 
   #end(waiter: Waiter, value: AnswerValue): void {
@@ -348,30 +355,15 @@ export class Ledger implements Registry {
     if (waiter.done) return
     if (waiter.kind === 'lease') {
       this.#end(waiter, { status: 'empty' })
-      const group = this.#group(waiter.request.topic, waiter.request.group)
-      if (group !== undefined) group.waiters = group.waiters.filter((one) => !one.done)
+      this.#group(waiter.request.topic, waiter.request.group)?.waiters.noteEnd()
     } else if (waiter.kind === 'read') {
-      const topic = this.topics.get(waiter.request.topic)
-      if (topic === undefined) this.#end(waiter, { status: 'not-found' })
-      else serveReader(this.#core, topic, waiter, true)
+      const topic = this.topics.get(waiter.request.topic) as Topic
+      serveReader(this.#core, topic, waiter, true)
+      topic.readWaiters.noteEnd()
     } else {
       const found: FindOutcome = findJob(this.#core, this.topics, waiter.request.id)
       this.#end(waiter, found)
-      this.#dropWatcher(waiter)
-    }
-  }
-
-  #dropWatcher(waiter: WatchWaiter): void {
-    const topic = this.topics.get(waiter.request.id.slice(0, waiter.request.id.indexOf(':')))
-    if (topic === undefined) return
-    for (const lists of [topic.scheduledWatchers, topic.groups.get('')?.watchers]) {
-      for (const [key, list] of (lists as Map<unknown, WatchWaiter[]> | undefined) ?? []) {
-        if (list.includes(waiter)) {
-          if (list.length === 1) lists?.delete(key as never)
-          else list.splice(list.indexOf(waiter), 1)
-          return
-        }
-      }
+      removeWatcher(this.#core, this.topics, waiter)
     }
   }
 
@@ -387,7 +379,7 @@ export class Ledger implements Registry {
         due.group.makeReady(due.trouble.offset)
         core.touched.add(due.group)
         return
-      case 'rate':
+      case 'serve':
         core.touched.add(due.group)
         return
       case 'scheduled':
@@ -397,25 +389,20 @@ export class Ledger implements Registry {
         this.#endWait(due.waiter)
         return
       case 'sweep':
-        this.#sweep()
+        this.#sweep(due.topic)
     }
   }
 
-  #sweep(): void {
+  #sweep(topic: Topic): void {
     const core = this.#core
-    this.#sweepIsSet = false
-    let nextMs = Number.POSITIVE_INFINITY
-    for (const [topic, retention] of this.#retention) {
-      const isMore = !core.refuseAppends && retention.sweep(core, this.#log)
-      nextMs = Math.min(nextMs, isMore ? 10 : retention.intervalMs)
-      if (topic.countersChanged) core.grown.add(topic)
-    }
-    if (Number.isFinite(nextMs)) this.#setSweep(nextMs)
+    if (++this.#sweeps > MAX_SWEEPS_PER_STEP) return this.#setSweep(topic, 1)
+    const retention = this.#retention.get(topic) as Retention
+    const isMore = !core.refuseAppends && retention.sweep(core, this.#log)
+    this.#setSweep(topic, isMore ? MORE_SWEEP_MS : retention.intervalMs)
   }
 
-  #setSweep(inMs: number): void {
-    this.#sweepIsSet = true
-    this.#core.timers.add(this.#core.nowMs + inMs, { kind: 'sweep' })
+  #setSweep(topic: Topic, inMs: number): void {
+    this.#core.timers.add(this.#core.nowMs + inMs, { kind: 'sweep', topic })
   }
 
   /** The end of a step: workers, readers and watchers get what came, and what changed is put into the state. */
@@ -424,26 +411,24 @@ export class Ledger implements Registry {
     for (const topic of core.grown) for (const group of topic.groups.values()) core.touched.add(group)
     for (const group of core.touched) {
       serveWaiters(core, group)
-      for (const waiter of group.waiters) this.#setTimer(waiter)
+      for (const waiter of group.waiters.takeNew()) this.#setTimer(waiter)
     }
     for (const topic of core.grown) {
-      topic.readWaiters = topic.readWaiters.filter((waiter) => !waiter.done && !serveReader(core, topic, waiter, false))
-      for (const waiter of topic.readWaiters) this.#setTimer(waiter)
+      for (const waiter of topic.readWaiters.waiting()) serveReader(core, topic, waiter, false)
       topic.save(core)
     }
     for (const group of core.touched) {
       group.save(core)
       if (group.changed.size > 0) answerWatchers(core, group)
     }
-    if (!this.#sweepIsSet && core.touched.size + core.grown.size > 0) this.#setSweep(1_000)
     core.grown.clear()
     core.touched.clear()
   }
 
+  /** Ends a wait at its time: at once, where it has none. */
   #setTimer(waiter: Waiter): void {
-    if (waiter.timed || waiter.done) return
-    waiter.timed = true
-    this.#core.timers.add(waiter.untilMs, { kind: 'wait', waiter })
+    if (waiter.untilMs <= this.#core.nowMs) this.#endWait(waiter)
+    else this.#core.timers.add(waiter.untilMs, { kind: 'wait', waiter })
   }
 
   #answer(id: number, value: AnswerValue): void {

@@ -72,7 +72,10 @@ function loadGroup(core: Core, group: Group, mode: LoadMode): void {
     group.deadCount = deadCount as number
   }
   for (const [key, value] of core.state.under(`s/${id}/`, EVERYTHING)) group.settled.load(unhex(key.slice(-14)), value)
-  for (const [key] of core.state.under(`k/${id}/`, EVERYTHING)) group.remembered.add(unhex(key.split('/')[2] as string))
+  for (const [key] of core.state.under(`k/${id}/`, EVERYTHING)) {
+    const [, , offset, name] = key.split('/') as [string, string, string, string]
+    group.remember(unhex(offset), name)
+  }
   loadHeld(core, group, mode)
 }
 

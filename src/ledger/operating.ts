@@ -1,5 +1,6 @@
 /** What operators do to a group: dead letters, redrive, pause, seek, detach. */
 import type { CommandOutcome, DeadLetter, FullOutcome, OffsetProblem } from '../engine/contract.ts'
+import { SluiceError } from '../errors.ts'
 import { parseJobId } from '../job-id.ts'
 import { BatchBuilder, BatchView, type MessageFields } from '../message-batch.ts'
 import { Lanes } from '../policy/lanes.ts'
@@ -32,8 +33,8 @@ export function listDead(core: Core, group: Group, after: string | undefined, ma
 }
 
 /**
- * Tries again: a dead letter of a queue becomes a new job at the end, one of a topic's group is handed out again where
- * it was lost only to this group, so it too is appended anew; a blocked message gets as many attempts again in place.
+ * Tries again: a dead letter of a queue becomes a new job at the end; a blocked message gets as many attempts again in
+ * place. A dead letter of a topic's group is refused: appended anew, it would reach every other group a second time (P6).
  */
 export function redrive(core: Core, group: Group, ids: readonly string[] | undefined, max: number): CommandOutcome {
   const offsets = ids === undefined ? null : offsetsOf(core, group.topic, ids)
@@ -45,6 +46,13 @@ export function redrive(core: Core, group: Group, ids: readonly string[] | undef
     group.noteChange(trouble.offset)
     core.touched.add(group)
     count++
+  }
+  if (group.topic.row.kind === 'topic') {
+    if (count > 0 || group.deadCount === 0) return { status: 'done', count, ids: [] }
+    throw new SluiceError(
+      'UNSUPPORTED',
+      `Dead letters of group "${group.row.name}" cannot be redriven: published again, every group of topic "${group.topic.row.name}" would see them twice. List them and handle them, or seek the group back`,
+    )
   }
   const refusal = redriveDead(core, group, offsets, Math.min(max, MAX_LETTERS) - count, made)
   if (refusal !== null && count + made.length === 0) return refusal

@@ -69,8 +69,6 @@ interface Waiter {
   readonly untilMs: number
   /** Whether it was answered, so that its timer means nothing any more. */
   done: boolean
-  /** Whether its timer is set. */
-  timed: boolean
 }
 
 export interface LeaseWaiter extends Waiter {

@@ -24,6 +24,8 @@ const ROWS_PER_SWEEP = 2_000
 
 export class Retention {
   readonly #topic: Topic
+  /** Below it the log was told to trim. */
+  #trimmed = 0
   /** Ascending; the first is where the topic was trimmed last. */
   #marks: readonly Mark[]
 
@@ -35,19 +37,25 @@ export class Retention {
   /** Trims what is due and deletes rows that went with it. True: there is more to do soon. */
   sweep(core: Core, log: Pick<Log, 'trim'>): boolean {
     const topic = this.#topic
+    // What was committed by an earlier step is trimmed by this one, so that `earliest` never falls.
+    if (topic.earliest > this.#trimmed) {
+      this.#trimmed = topic.earliest
+      void log.trim(topic.row.id, 0, topic.earliest)
+      topic.window.release(topic.earliest)
+    }
     const before = this.#marks
     this.#note(core)
     // A group that came late or was moved back needs what others have settled (P2).
     const target = Math.min(this.#target(core), topic.floor)
     if (this.#marks !== before) core.state.putJson(marksKey(topic), this.#marks)
-    if (target > topic.earliest) {
+    const isRaised = target > topic.earliest
+    if (isRaised) {
       topic.earliest = target
       topic.countersChanged = true
       core.grown.add(topic)
-      void log.trim(topic.row.id, 0, target)
-      topic.window.release(target)
     }
-    let more = forgetKeys(core, topic, ROWS_PER_SWEEP) === ROWS_PER_SWEEP
+    let more = isRaised
+    more = forgetKeys(core, topic, ROWS_PER_SWEEP) === ROWS_PER_SWEEP || more
     if (topic.row.kind === 'queue') {
       more = this.#dropOutcomes(core) || more
       more = this.#dropMoved(core) || more

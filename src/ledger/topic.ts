@@ -14,6 +14,7 @@ import type { Core } from './core.ts'
 import type { Group } from './group.ts'
 import type { ReadWaiter, WatchWaiter } from './requests.ts'
 import { hex } from './state.ts'
+import { WaitLine } from './wait-line.ts'
 import { Window } from './window.ts'
 
 /** How a topic is stored. */
@@ -76,7 +77,7 @@ export class Topic {
   refused = 0
   lastTimestampMs = 0
   readonly groups = new Map<string, Group>()
-  readWaiters: ReadWaiter[] = []
+  readonly readWaiters = new WaitLine<ReadWaiter>()
   /** Who wants to know of a delayed job, by the end of its key. */
   readonly scheduledWatchers = new Map<string, WatchWaiter[]>()
 

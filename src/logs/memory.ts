@@ -66,6 +66,7 @@ class MemoryLog implements Log {
   readonly #revoked = new AbortController()
   #counters = { commits: 0, syncs: 0, rowsRead: 0, rowsWritten: 0, bytesWritten: 0 }
   #storedBytes = 0
+  #isDead = false
   readonly #journaled: boolean
   #epoch = 0
 
@@ -162,15 +163,19 @@ class MemoryLog implements Log {
   }
 
   close(): void {
-    if (this.#epoch === this.#medium.epoch) this.#medium.clean = true
+    if (!this.#isDead && this.#epoch === this.#medium.epoch) this.#medium.clean = true
   }
 
   #keep(commit: Commit): CommitOutcome {
+    if (this.#isDead) throw new SluiceError('ENGINE_FAILED', 'The process of this log died in an earlier commit')
     const crash = this.#medium.crashNext
     if (crash === null && this.#medium.full && commit.outputs.length > 0) return { status: 'full' }
     this.#medium.crashNext = null
     if (crash !== 'lost') this.#journal(commit, crash === 'torn')
-    if (crash !== null) throw new SluiceError('ENGINE_FAILED', `The process died in a commit, which was ${crash}`)
+    if (crash !== null) {
+      this.#isDead = true
+      throw new SluiceError('ENGINE_FAILED', `The process died in a commit, which was ${crash}`)
+    }
     this.#apply(commit)
     this.#counters.commits++
     return { status: 'durable', offsets: commit.outputs.map((output) => output.baseOffset) }
@@ -203,10 +208,14 @@ function sizesOf(batch: StoredBatch): number {
   return batch.bytes.byteLength - 16
 }
 
-/** A map with its keys in order. */
+/** Keys of a run before it is split. */
+const MAX_RUN = 512
+
+/** A map with its keys in order, in short runs, so that a change costs the same however many there are. */
 class SortedState implements LogState {
   readonly #values = new Map<string, Uint8Array>()
-  readonly #keys: string[] = []
+  /** Ascending; none is empty. */
+  readonly #runs: string[][] = []
 
   get(key: string): Uint8Array | undefined {
     return this.#values.get(key)
@@ -214,35 +223,60 @@ class SortedState implements LogState {
 
   range(from: string, to: string, limit: number): readonly (readonly [string, Uint8Array])[] {
     const found: [string, Uint8Array][] = []
-    for (let i = this.#place(from); i < this.#keys.length && found.length < limit; i++) {
-      const key = this.#keys[i] as string
-      if (key >= to) break
-      found.push([key, this.#values.get(key) as Uint8Array])
+    for (let at = this.#runOf(from); at < this.#runs.length; at++) {
+      const run = this.#runs[at] as string[]
+      for (let i = placeOf(run, from); i < run.length; i++) {
+        const key = run[i] as string
+        if (key >= to || found.length >= limit) return found
+        found.push([key, this.#values.get(key) as Uint8Array])
+      }
     }
     return found
   }
 
   put(key: string, value: Uint8Array | null): void {
-    const has = this.#values.has(key)
     if (value === null) {
-      if (!has) return
-      this.#values.delete(key)
-      this.#keys.splice(this.#place(key), 1)
+      if (this.#values.delete(key)) this.#remove(key)
     } else {
-      if (!has) this.#keys.splice(this.#place(key), 0, key)
+      if (!this.#values.has(key)) this.#insert(key)
       this.#values.set(key, value)
     }
   }
 
-  /** The index of the first key that is not below `key`. */
-  #place(key: string): number {
-    let low = 0
-    let high = this.#keys.length
-    while (low < high) {
-      const middle = (low + high) >>> 1
-      if ((this.#keys[middle] as string) < key) low = middle + 1
-      else high = middle
-    }
-    return low
+  #insert(key: string): void {
+    if (this.#runs.length === 0) this.#runs.push([])
+    const at = Math.min(this.#runOf(key), this.#runs.length - 1)
+    const run = this.#runs[at] as string[]
+    run.splice(placeOf(run, key), 0, key)
+    if (run.length > MAX_RUN) this.#runs.splice(at + 1, 0, run.splice(MAX_RUN / 2))
   }
+
+  #remove(key: string): void {
+    const at = this.#runOf(key)
+    const run = this.#runs[at] as string[]
+    run.splice(placeOf(run, key), 1)
+    if (run.length === 0) this.#runs.splice(at, 1)
+  }
+
+  /** The index of the first run that does not end below `key`. */
+  #runOf(key: string): number {
+    return lowest(this.#runs.length, (i) => (this.#runs[i]?.at(-1) as string) >= key)
+  }
+}
+
+/** The index of the first key that is not below `key`. */
+function placeOf(run: readonly string[], key: string): number {
+  return lowest(run.length, (i) => (run[i] as string) >= key)
+}
+
+/** The first of `count` indexes for which `holds`, which then holds for all that follow; `count`: none. */
+function lowest(count: number, holds: (index: number) => boolean): number {
+  let low = 0
+  let high = count
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if (holds(middle)) high = middle
+    else low = middle + 1
+  }
+  return low
 }

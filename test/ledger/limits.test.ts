@@ -136,6 +136,16 @@ describe('limits (P7)', () => {
     assert.ok(known.retryAfterMs >= 4_000 && known.retryAfterMs <= 7_000, `${known.retryAfterMs}`)
   })
 
+  test('a lease is bounded in bytes, and has at least one message', async () => {
+    const driver = await openDriver()
+    await driver.queue('q')
+    const big = { payload: `"${'x'.repeat(6 * 1024 ** 2)}"` }
+    await driver.add('q', big, big, big, big)
+    assert.equal((await driver.lease('q', { max: 100 }))?.offsets.length, 3)
+    await driver.add('q', { payload: `"${'x'.repeat(20 * 1024 ** 2)}"` })
+    assert.equal((await driver.lease('q', { max: 100 }))?.offsets.length, 2)
+  })
+
   test('a limit may be lowered and raised while messages wait', async () => {
     const driver = await openDriver()
     await driver.queue('q', { limit: { messages: 10 } })

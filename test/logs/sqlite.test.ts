@@ -20,6 +20,7 @@ import { after, test } from 'node:test'
 import { crc32 } from 'node:zlib'
 import { type ErrorCode, isSluiceError, type SluiceError } from '../../src/errors.ts'
 import type { Ownership, StoredBatch } from '../../src/logs/contract.ts'
+import { migrate } from '../../src/logs/sqlite/database.ts'
 import { PageGuard } from '../../src/logs/sqlite/page-guard.ts'
 import { decodeStampPage } from '../../src/logs/sqlite/stamp.ts'
 import { openSqliteLog, type SqliteLog } from '../../src/logs/sqlite.ts'
@@ -193,6 +194,28 @@ test('a folder of a newer format is refused and left as it is', () => {
   assert.throws(() => openSqliteLog(other, OPTIONS), withCode('FORMAT_NEWER', /format 3/))
 })
 
+test('a database of an older format takes each step to the newer ones once, in order', () => {
+  const database = new DatabaseSync(':memory:')
+  database.exec('CREATE TABLE seen(step); PRAGMA user_version = 2')
+  const steps = [1, 2, 3].map((step) => () => Number(database.prepare('INSERT INTO seen VALUES(?)').run(step).changes))
+  let transactions = 0
+  const transact = (write: () => number) => {
+    transactions += write()
+  }
+  migrate(database, transact, steps)
+  migrate(database, transact, steps)
+  assert.deepEqual(
+    database
+      .prepare('SELECT step FROM seen')
+      .all()
+      .map((row) => row.step),
+    [2, 3],
+  )
+  assert.equal(transactions, 2)
+  assert.equal(database.prepare('PRAGMA user_version').get()?.user_version, 4)
+  database.close()
+})
+
 test('a publisher that does not own the partition gets the next places, and times that do not fall', () => {
   const log = openSqliteLog(newFolder(), OPTIONS)
   const ownership = log.own()
@@ -359,7 +382,10 @@ test('a row that is not what was stored is CORRUPT even where its page checks', 
     ['UPDATE batch SET count = 3 WHERE id = (1 << 45) + 4', []],
     ['UPDATE batch SET at = at + 1 WHERE id = (1 << 45) + 4', []],
     ['UPDATE batch SET bytes = (SELECT bytes FROM batch WHERE id = (1 << 45) + 6) WHERE id = (1 << 45) + 4', []],
-    ["UPDATE batch SET bytes = CAST(substr(bytes, 1, 60) || x'00' || substr(bytes, 62) AS BLOB) WHERE id = (1 << 45) + 4", []],
+    [
+      "UPDATE batch SET bytes = CAST(substr(bytes, 1, length(bytes) - 1) || x'ff' AS BLOB) WHERE id = (1 << 45) + 4",
+      [],
+    ],
     ['UPDATE topic SET earliest = 4', []],
     ['UPDATE topic SET name = ?', ['other']],
     ["UPDATE state SET value = ? WHERE key = 'group/a'", [Buffer.from('forged')]],

@@ -106,7 +106,7 @@ class Chaos {
       assert.ok(round < MAX_ROUNDS_TO_DRAIN, 'what is stored is worked off')
       for (const { topic, group } of this.#workers) {
         await driver.command({ kind: 'resume', topic, group })
-        await driver.command({ kind: 'redrive', topic, group, max: 1_000 })
+        await driver.begin('command', { kind: 'redrive', topic, group, max: 1_000 })
         const held = await driver.lease(topic, { group, max: 50 })
         if (held !== undefined) await driver.settle(held)
       }

@@ -85,10 +85,6 @@ export class BatchTable {
     this.#deleteBelow = database.prepare(`DELETE FROM batch WHERE ${within('0', '?2')}`)
   }
 
-  knows(topic: number): boolean {
-    return this.#places.has(topic)
-  }
-
   /** Whether `declare` will write, so that it needs a transaction. */
   isNew(topic: LogTopic): boolean {
     return !this.#places.has(topic.id) && this.#findTopic.get(topic.id) === undefined

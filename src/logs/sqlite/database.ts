@@ -15,8 +15,10 @@ import { DatabaseSync, type StatementSync } from 'node:sqlite'
 
 /** "Slce" in ASCII: what `file` and SQLite's own tools see. */
 export const APPLICATION_ID = 0x536c6365
-/** The version of everything in a data folder. A reader refuses a higher one; a lower one is migrated in `migrate`. */
-export const FORMAT_VERSION = 1
+/** What leads from format 1 to 2, from 2 to 3 and so on. There is none yet. */
+const MIGRATIONS: readonly Migration[] = []
+/** The version of everything in a data folder. A reader refuses a higher one, and brings a lower one to its own. */
+export const FORMAT_VERSION = 1 + MIGRATIONS.length
 export const PAGE_BYTES = 4_096
 /** The most messages in a topic, and with it the first id of the next topic. */
 export const TOPIC_SPAN = 2 ** 45
@@ -29,6 +31,22 @@ const SCHEMA = `
   CREATE TABLE batch(id INTEGER PRIMARY KEY, count INTEGER NOT NULL, at REAL NOT NULL, start_bytes INTEGER NOT NULL, sum INTEGER NOT NULL, bytes BLOB NOT NULL) STRICT;
   CREATE TABLE state(key TEXT PRIMARY KEY, sum INTEGER NOT NULL, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
 `
+
+/** Changes the tables; returns about how many pages it wrote. */
+export type Migration = (database: DatabaseSync) => number
+
+/** Runs the steps that the database has not seen, each in a transaction of its own together with its number. */
+export function migrate(database: DatabaseSync, transact: (write: () => number) => void, steps = MIGRATIONS): void {
+  const [version] = prepareRows(database, 'PRAGMA user_version').get() as unknown as [number]
+  for (const [index, step] of steps.entries()) {
+    if (index + 1 < version) continue
+    transact(() => {
+      const pages = step(database)
+      database.exec(`PRAGMA user_version=${index + 2}`)
+      return pages
+    })
+  }
+}
 
 export interface LogDatabase {
   readonly database: DatabaseSync

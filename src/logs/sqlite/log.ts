@@ -40,13 +40,13 @@ import type {
 } from '../contract.ts'
 import { BatchTable } from './batch-table.ts'
 import type { Checkpoints } from './checkpoint.ts'
-import { type LogDatabase, PAGE_BYTES } from './database.ts'
+import { type LogDatabase, migrate, PAGE_BYTES } from './database.ts'
 import { corrupt, sortFailure } from './failure.ts'
 import { type Closable, closeAll, emptyWal, type FolderFacts, type FolderPaths, storedBytesIn } from './folder.ts'
 import type { PageGuard } from './page-guard.ts'
 import type { Reserve } from './reserve.ts'
 import { encodeStamp } from './stamp.ts'
-import { StateTable } from './state-table.ts'
+import { entriesOf, StateTable } from './state-table.ts'
 
 export interface SqliteLogParts {
   readonly paths: FolderPaths
@@ -105,6 +105,9 @@ export class SqliteLog implements Log {
     this.#commitNumber = facts.stamp.commit
     this.#epoch = facts.stamp.epoch
     this.#isClean = facts.stamp.clean
+    migrate(database.database, (write) => {
+      if (!this.#transactWithReserve(write)) throw this.#diskFull('bring the data folder to a newer format')
+    })
   }
 
   declare(topics: readonly LogTopic[]): readonly LogExtent[] {
@@ -153,10 +156,7 @@ export class SqliteLog implements Log {
   }
 
   async *changes(_ownership: Ownership): AsyncIterable<readonly [string, Uint8Array]> {
-    for (const entry of this.#table.all()) {
-      this.#check()
-      yield entry
-    }
+    yield* entriesOf(this.#state)
   }
 
   trim(topic: number, _partition: number, offset: number): void {

@@ -32,7 +32,14 @@ export function takeOwnerLock(folder: string): OwnerLock {
     throw error
   }
   const owner = { pid: process.pid, host: hostname(), since: new Date().toISOString() }
-  writeFileSync(join(folder, 'sluice.pid'), `${JSON.stringify(owner)}\n`, { mode: 0o600 })
+  try {
+    writeFileSync(join(folder, 'sluice.pid'), `${JSON.stringify(owner)}\n`, { mode: 0o600 })
+  } catch (error) {
+    if (sortFailure(error) !== 'full') {
+      database.close()
+      throw error
+    }
+  }
   return { close: () => database.close() }
 }
 

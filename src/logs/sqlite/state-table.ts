@@ -7,8 +7,10 @@ import { prepareRows } from './database.ts'
 
 const MAX_KEY_LENGTH = 512
 const MAX_VALUE_BYTES = 16 * 1024 ** 2
-/** How many entries `all` reads at once, so that no statement stays open between two steps of its reader. */
+/** How many entries `entriesOf` reads at once. */
 const PAGE_ENTRIES = 256
+/** Above every key, since keys are ASCII. */
+const KEYS_END = '\x7f'
 
 type Row = [key: string, sum: number, value: Uint8Array]
 
@@ -42,16 +44,6 @@ export class StateTable implements LogState {
     return rows.map((row) => [row[0], this.#verify(row)] as const)
   }
 
-  /** Every entry, in order of its key. */
-  *all(): Iterable<readonly [string, Uint8Array]> {
-    for (let from = ''; ; ) {
-      const entries = this.range(from, '\x7f', PAGE_ENTRIES)
-      yield* entries
-      if (entries.length < PAGE_ENTRIES) return
-      from = `${entries.at(-1)?.[0]}\0`
-    }
-  }
-
   /** Puts or deletes, within the transaction of the caller. Returns the bytes written. */
   write(key: string, value: Uint8Array | null): number {
     if (value === null) {
@@ -69,6 +61,16 @@ export class StateTable implements LogState {
   #verify([key, sum, value]: Row): Uint8Array {
     if (sum !== sumOf(key, value)) this.#damaged(`the checksum of the state ${JSON.stringify(key)} does not match`)
     return value
+  }
+}
+
+/** Every entry of a state, in order of its key. Between two steps of the reader no statement is open. */
+export function* entriesOf(state: LogState): Iterable<readonly [string, Uint8Array]> {
+  for (let from = ''; ; ) {
+    const entries = state.range(from, KEYS_END, PAGE_ENTRIES)
+    yield* entries
+    if (entries.length < PAGE_ENTRIES) return
+    from = `${entries.at(-1)?.[0]}\0`
   }
 }
 
