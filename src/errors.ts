@@ -35,27 +35,27 @@ export const ERRORS = {
   GROUP_NOT_FOUND: row(404, false, 'There is no such group on this topic', 'Declare the group by subscribing, with the place where it starts.'),
   JOB_NOT_FOUND: row(404, false, 'There is no job of this id', 'The id is of another data folder, or the job was settled longer ago than `retention` keeps.'),
   DECLARED_DIFFERENTLY: row(409, false, 'The queue or topic exists with another setting that may not change', 'Use the existing setting, or another name.'),
-  QUEUE_FULL: row(503, true, 'The queue or topic is at its limit; nothing was stored', 'Try again after `retryAfterMs`, slow the producer down, add workers, or raise `limit`.'),
+  QUEUE_FULL: row(503, true, 'The queue or topic is at its limit; nothing was stored', 'Try again after `retryAfterMs`, slow the producer down, add workers, or raise `limit`. On a topic the details name the group that is behind: let it work, or remove it.'),
   DISK_FULL: row(503, true, 'The disk is full; nothing was stored', 'Free space on the disk of the data folder. Settling still works; publishing resumes by itself.'),
   OVERLOADED: row(503, true, 'The server has too many requests in flight', 'Try again after the time in Retry-After.'),
   IDEMPOTENCY_MISMATCH: row(409, false, 'The idempotency key was used with another payload', 'Use a new key for a new payload.'),
   LEASE_LOST: row(409, false, 'The lease is no longer held; the call had no effect', 'Stop working on the message: it expired, was cancelled or is handed to another worker.'),
   OFFSET_TRUNCATED: row(410, false, 'The offset is below the earliest one kept', 'Read from `earliest` (see the details), or seek the group.'),
   OFFSET_OUT_OF_RANGE: row(400, false, 'The offset is beyond the end of the topic', 'Read from an offset up to `head` (see the details).'),
-  DEADLINE: row(504, true, 'The wait ended before the outcome was there', 'The work may still be done: ask for the job by its id.'),
+  DEADLINE: row(504, false, 'The wait ended before the outcome was there', 'The work goes on: ask for the job by the id in the details. Adding it again would do it twice.'),
   JOB_FAILED: row(500, false, 'The job failed for good', 'The details carry the last error; redrive it once the cause is mended.'),
   JOB_CANCELLED: row(409, false, 'The job was cancelled', 'Add it again if it is still wanted.'),
-  JOB_EXPIRED: row(504, false, 'The deadline of the job passed before it was started', 'Give more time, or add workers.'),
+  JOB_EXPIRED: row(504, true, 'The deadline of the job passed before it was started', 'It never ran. Give more time, or add workers.'),
   JOB_SETTLED: row(409, false, 'The job is already settled; its status never changes', 'Nothing is to be done.'),
   HANDLER_TIMEOUT: row(500, true, 'A handler ran longer than its time-out', 'Raise `timeoutMs`, or make the handler faster and heed `signal`.'),
   UNKNOWN: row(500, true, 'The outcome is not known', 'Retry with the same idempotency key: that is safe.'),
-  LOCKED: row(409, false, 'Another process owns the data folder', 'Stop that process, or reach it over `http://` with `sluice serve`.'),
+  LOCKED: row(409, false, 'Another process owns the data folder', 'Stop that process, or let it serve the folder (`sluice serve`) and use its HTTP API.'),
   READ_ONLY: row(500, false, 'The data folder cannot be written', 'Give the user of this process write permission on the folder and on its files.'),
   FORMAT_NEWER: row(500, false, 'The data folder was written by a newer version', 'Open it with that version or a newer one.'),
   CORRUPT: row(500, false, 'Stored data is damaged; it is not served', 'Restore a backup, or copy the folder aside for inspection. Nothing was changed.'),
   UNSUPPORTED: row(400, false, 'This engine refuses what was asked', 'The message says which ability is missing and which engines have it.'),
   ENGINE_FAILED: row(500, false, 'The engine stopped after a failed write, sync or check', 'See the cause; mend the disk and open the engine again. What was acknowledged is kept.'),
-  CLOSED: row(503, true, 'Sluice is closed or closing', 'Open it again.'),
+  CLOSED: row(503, false, 'Sluice is closed or closing', 'Open it again. What was acknowledged is kept, and goes on then.'),
 } as const satisfies Record<string, ErrorRow>
 
 function row(status: number, retryable: boolean, title: string, solve: string): ErrorRow {
@@ -79,6 +79,12 @@ export class SluiceError extends Error {
     this.code = code
     this.retryable = ERRORS[code].retryable
     this.details = details
+  }
+
+  /** What a log or an answer shows of it. */
+  toJSON(): Record<string, unknown> {
+    const { name, code, message, retryable, details } = this
+    return { name, code, message, retryable, details }
   }
 }
 

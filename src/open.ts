@@ -1,7 +1,8 @@
 /** Where a Sluice is opened: a folder, or memory. The engine is loaded with its first use. */
+import { stat } from 'node:fs/promises'
 import type { EngineAbilities } from './engine/abilities.ts'
 import { SluiceError } from './errors.ts'
-import { checkOptions, createRules, invalidOption, oneOf } from './options-check.ts'
+import { checkOptions, createRules, findNodeProblem, invalidOption, oneOf } from './options-check.ts'
 import { createSluice, SLUICE_RULES, type Sluice, type SluiceOptions } from './sluice.ts'
 
 /** How an acknowledged write survives: not at all, a killed process, a power cut. */
@@ -25,9 +26,6 @@ const NOT_YET: Readonly<Record<string, string>> = {
   amqp: 'The RabbitMQ engine is not part of this version',
   amqps: 'The RabbitMQ engine is not part of this version',
   kafka: 'The Kafka engine is not part of this version',
-  http: 'The engine over HTTP is not part of this version: call the HTTP API of that server, as docs/http.md describes it, or',
-  https:
-    'The engine over HTTP is not part of this version: call the HTTP API of that server, as docs/http.md describes it, or',
   file: 'A folder is given by its path, not as a URL',
 }
 
@@ -45,15 +43,28 @@ export async function open(location: string, options: OpenOptions = {}): Promise
   checkOptions(options, RULES, 'open()')
   const scheme = SCHEME.exec(location)?.[1]?.toLowerCase()
   if (scheme !== undefined) {
-    const reason = NOT_YET[scheme] ?? `There is no engine for '${scheme}://'`
     // The location may have a password in it, so it is not shown.
-    throw new SluiceError(
-      'UNSUPPORTED',
-      `${reason}. Open a folder, such as open('./data'), and serve it to others with \`sluice serve\`.`,
-      { scheme },
-    )
+    throw new SluiceError('UNSUPPORTED', refuseScheme(scheme), { scheme })
   }
+  const nodeProblem = findNodeProblem(process.versions.node)
+  if (nodeProblem !== null) throw nodeProblem
+  await checkFolder(location)
   const { durability, ...rest } = options
   const { openLocalEngine } = await import('./broker/local-engine.ts')
   return createSluice(await openLocalEngine(location, { durability }), rest)
+}
+
+function refuseScheme(scheme: string): string {
+  if (scheme === 'http' || scheme === 'https')
+    return "Sluice opens folders, not servers. What `sluice serve` serves is used through its HTTP API (docs/http.md), with fetch or curl; or open the folder itself in one process, such as open('./data')."
+  const reason = NOT_YET[scheme] ?? `There is no engine for '${scheme}://'`
+  return `${reason}. Open a folder, such as open('./data'), and serve it to others with \`sluice serve\`, whose HTTP API docs/http.md describes.`
+}
+
+/** A folder that is a file would only be noticed by the database, which knows no better word than "cannot open". */
+async function checkFolder(location: string): Promise<void> {
+  if (location === ':memory:') return
+  const found = await stat(location).catch(() => null)
+  if (found !== null && !found.isDirectory())
+    throw invalidOption('the location', location, 'a folder; this is a file. Name the folder that it is in, or another')
 }

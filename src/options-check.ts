@@ -18,6 +18,8 @@ export const MAX_COUNT = Number.MAX_SAFE_INTEGER
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/
 const MAX_SHOWN = 80
+/** The first that has all of `node:sqlite` that is used. */
+const MIN_NODE = 24
 
 export function createRules(rules: Record<string, Rule>): Rules {
   return Object.assign(Object.create(null) as Record<string, Rule>, rules)
@@ -115,6 +117,16 @@ export function parts(rules: Rules, required: readonly string[] = []): Rule {
       if (given === undefined) throw invalidOption(`${name}.${part}`, undefined, 'given')
     }
   }
+}
+
+/** `UNSUPPORTED` where this version of Node is too old; null where it is not. */
+export function findNodeProblem(version: string): SluiceError | null {
+  if (Number.parseInt(version, 10) >= MIN_NODE) return null
+  return new SluiceError(
+    'UNSUPPORTED',
+    `Sluice needs Node ${MIN_NODE} or newer; this is ${clip(version)}. Install a newer one from nodejs.org.`,
+    { node: clip(version) },
+  )
 }
 
 /** Names of queues, topics and groups. */

@@ -245,7 +245,7 @@ export class Publisher<T> {
       case 'scheduled':
         return this.#make({ kind: 'scheduled', dueMs: outcome.dueAtMs, serial: outcome.serial }, receipt, false)
       case 'duplicate':
-        return this.#make(outcome.place, receipt, true)
+        return this.#make(outcome.place, { ...receipt, timestampMs: outcome.timestampMs }, true)
       case 'mismatch':
         return Promise.reject(
           mismatchError(this.#kind, this.#name, wishes?.find((wish) => wish.index === index)?.idempotencyKey),

@@ -112,7 +112,7 @@ describe('the publisher', () => {
       receipt: RECEIPT,
       outcomes: [
         { status: 'stored', offset: 7 },
-        { status: 'duplicate', place: { kind: 'offset', partition: 0, offset: 3 } },
+        { status: 'duplicate', place: { kind: 'offset', partition: 0, offset: 3 }, timestampMs: 5 },
         { status: 'scheduled', dueAtMs: 99, serial: 4 },
         { status: 'mismatch' },
         FULL,

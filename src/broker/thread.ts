@@ -2,7 +2,7 @@
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { SluiceError } from '../errors.ts'
 import { realHost } from '../host/host.ts'
-import type { LedgerAnswer } from '../ledger/requests.ts'
+import type { LedgerAnswer, LedgerRequest } from '../ledger/requests.ts'
 import { openSqliteLog } from '../logs/sqlite.ts'
 import { Broker } from './broker.ts'
 import { abilitiesOver } from './link.ts'
@@ -10,6 +10,10 @@ import type { BrokerOptions, FromBroker, ToBroker } from './messages.ts'
 
 const port = parentPort
 if (port === null) throw new Error('This file is the entry of a thread')
+
+/** How long the thread stays awake for the next message of a caller that is quick to come back. */
+const EAGER_MS = 0.1
+const MAX_EAGER_STEPS = 32
 
 const send = (message: FromBroker, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer)
 
@@ -22,12 +26,9 @@ try {
     messages = 0
     send({ kind: 'answers', answers, messages: taken }, transferable(answers))
   })
-  const take = async (message: ToBroker): Promise<void> => {
+  const receive = (): ToBroker | undefined => receiveMessageOnPort(port)?.message as ToBroker | undefined
+  const take = async (message: Exclude<ToBroker, { kind: 'requests' }>): Promise<void> => {
     switch (message.kind) {
-      case 'requests':
-        messages++
-        broker.submit(message.requests)
-        return
       case 'health':
         send({ kind: 'health', id: message.id, health: await broker.health() })
         return
@@ -37,21 +38,40 @@ try {
         port.close()
     }
   }
-  port.on('message', (message: ToBroker) => {
-    if (message.kind !== 'requests') return void take(message)
-    // Everything that has come by now goes into one commit.
-    const requests = [...message.requests]
-    messages++
-    for (let next = receiveMessageOnPort(port); next !== undefined; next = receiveMessageOnPort(port)) {
-      const more = next.message as ToBroker
-      if (more.kind === 'requests') {
+  /** Whether something came that is served when the thread comes to rest. */
+  let isAsked = false
+  /** Takes a message and all that have come by now: their requests go into one commit. */
+  const takeAll = (first: ToBroker): void => {
+    const requests: LedgerRequest[] = []
+    for (let message: ToBroker | undefined = first; message !== undefined; message = receive()) {
+      if (message.kind === 'requests') {
         messages++
-        requests.push(...more.requests)
+        for (const request of message.requests) requests.push(request)
       } else {
-        queueMicrotask(() => void take(more))
+        const other = message
+        isAsked = true
+        queueMicrotask(() => void take(other))
       }
     }
-    broker.submit(requests)
+    if (requests.length > 0) broker.submit(requests)
+  }
+  let restedAtMs = 0
+  port.on('message', (message: ToBroker) => {
+    const isEager = performance.now() - restedAtMs < EAGER_MS
+    takeAll(message)
+    // A caller that waits for each answer comes back within a few hundredths of a millisecond, which is about what it
+    // takes to wake a sleeping thread: stay awake for it, as long as the last wait was worth it.
+    // Now and then the thread comes to rest all the same, for what the log has put off until then.
+    let left = isEager && !isAsked ? MAX_EAGER_STEPS : 0
+    for (let until = performance.now() + EAGER_MS; left > 0 && performance.now() < until; ) {
+      const next = receive()
+      if (next === undefined) continue
+      takeAll(next)
+      left = isAsked ? 0 : left - 1
+      until = performance.now() + EAGER_MS
+    }
+    isAsked = false
+    restedAtMs = performance.now()
   })
   send({ kind: 'open', abilities: abilitiesOver(log.abilities) })
 } catch (error) {

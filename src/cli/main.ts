@@ -1,98 +1,15 @@
 #!/usr/bin/env node
 /**
- * `sluice <command>`: finds the command, loads it and nothing else, runs it, and says what went wrong.
- * Exit codes: 0 done, 1 it failed, 2 the command line is wrong.
+ * The command `sluice`. It looks at the version of Node before it loads anything that an older one cannot: what that
+ * would print helps nobody.
  */
-import { readFileSync } from 'node:fs'
-import { ERRORS, SluiceError } from '../errors.ts'
-import { findNearest } from '../index.ts'
-import { asksForHelp, type Command, describeError, helpOf, readInput, UsageError } from './command.ts'
+import { findNodeProblem } from '../options-check.ts'
 
-interface Listed {
-  readonly about: string
-  load(): Promise<Command>
-}
-
-const COMMANDS: Readonly<Record<string, Listed>> = {
-  serve: {
-    about: 'Serve a data folder over HTTP, with the dashboard.',
-    load: async () => (await import('./serve.ts')).serve,
-  },
-  publish: {
-    about: 'Send a message to a topic or a job to a queue, or one for each line of the input.',
-    load: async () => (await import('./publish.ts')).publish,
-  },
-  jobs: { about: 'Show or cancel a job of a server.', load: async () => (await import('./jobs.ts')).jobs },
-  queues: { about: 'List the queues of a server.', load: async () => (await import('./list.ts')).queues },
-  topics: {
-    about: 'List the topics of a server, with their groups.',
-    load: async () => (await import('./list.ts')).topics,
-  },
-}
-
-// `sluice queues | head` closes the pipe early, which is no failure.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
-process.exitCode = await main(process.argv.slice(2))
-
-async function main([name, ...args]: readonly string[]): Promise<number> {
-  try {
-    if (name === undefined || name === 'help' || name === '--help' || name === '-h') {
-      process.stdout.write(overview())
-      return name === undefined ? 2 : 0
-    }
-    if (name === '--version') {
-      process.stdout.write(`${version()}\n`)
-      return 0
-    }
-    const listed = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
-    if (listed === undefined) throw unknownCommand(name)
-    const command = await listed.load()
-    if (asksForHelp(args)) {
-      process.stdout.write(helpOf(command))
-      return 0
-    }
-    return await command.run(readInput(command, args))
-  } catch (error) {
-    report(error, name, args.includes('--json'))
-    return error instanceof UsageError ? 2 : 1
-  }
-}
-
-function overview(): string {
-  const width = Math.max(...Object.keys(COMMANDS).map((name) => name.length)) + 2
-  const lines = Object.entries(COMMANDS).map(([name, { about }]) => `  sluice ${name.padEnd(width)}${about}`)
-  return `sluice <command> [options]\n\nDurable queues and topics in a folder, in process or over HTTP.\n\nCommands\n${lines.join('\n')}\n\nsluice <command> --help says more; sluice --version prints the version.\n`
-}
-
-function unknownCommand(name: string): UsageError {
-  const nearest = findNearest(name, Object.keys(COMMANDS))
-  return new UsageError(
-    `'${name}' is not a command.${nearest === null ? '' : ` Did you mean '${nearest}'?`} There are: ${Object.keys(COMMANDS).join(', ')}.`,
-  )
-}
-
-/** The error and what to do about it, on standard error, so that what is piped on stays clean. */
-function report(error: unknown, name: string | undefined, isJson: boolean): void {
-  const described = describeError(error)
-  if (isJson) {
-    process.stderr.write(`${JSON.stringify(described)}\n`)
-    return
-  }
-  const { code, message } = described
-  const help = name !== undefined && Object.hasOwn(COMMANDS, name) ? `sluice ${name} --help` : 'sluice --help'
-  const advice =
-    error instanceof SluiceError
-      ? ERRORS[error.code].solve
-      : error instanceof UsageError
-        ? `Try: ${help}`
-        : 'This is a mistake in Sluice, not yours.'
-  const isSaid = message.includes(advice)
-  process.stderr.write(`sluice: ${code}: ${message}\n${isSaid ? '' : `${advice}\n`}`)
-}
-
-function version(): string {
-  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
-    version: string
-  }
-  return version
+const problem = findNodeProblem(process.versions.node)
+if (problem === null) {
+  const { main } = await import('./program.ts')
+  process.exitCode = await main(process.argv.slice(2))
+} else {
+  process.stderr.write(`sluice: ${problem.code}: ${problem.message}\n`)
+  process.exitCode = 1
 }

@@ -67,11 +67,13 @@ async function run(input: Input): Promise<number> {
     folder === undefined ? createServerTarget(clientOf(input), kind, name) : await openFolderTarget(folder, kind, name)
   const sender = new Sender(target, input.count('retry-ms', 0, 86_400_000) ?? MAX_RETRY_MS)
   try {
-    if (payload !== null)
+    if (payload !== null) {
+      checkJson(payload, 'The payload', 'Put text into double quotes inside single ones')
       return await publishOne(sender, wrap(payload, input.value('idempotency-key') ?? drawKey()), input.isJson, kind)
+    }
     if (input.value('idempotency-key') !== undefined)
       throw new UsageError('--idempotency-key is for a single message; lines get one each.')
-    return await publishLines(sender, wrap, input.isJson, `${kind} '${name}'`)
+    return await publishLines(sender, wrap, input.isJson, kind, name)
   } finally {
     await target.close()
   }
@@ -95,7 +97,10 @@ function readWords(input: Input): { kind: 'queue' | 'topic'; name: string; paylo
 
 type Wrap = (payload: string, idempotencyKey?: string) => Line
 
-/** Makes a line of a batch of a payload, whose text stays as it is. */
+/**
+ * Makes a line of a batch of a payload, whose text stays as it is but for line breaks between its parts. The payload
+ * must have been checked: what is not one JSON value would say more than its place in the line means.
+ */
 function createWrap(input: Input): Wrap {
   const options = {
     key: input.value('key'),
@@ -104,7 +109,7 @@ function createWrap(input: Input): Wrap {
   }
   return (payload, idempotencyKey) => {
     const rest = JSON.stringify({ ...options, idempotencyKey }).slice(1)
-    return `{"payload":${payload}${rest === '}' ? '' : ','}${rest}`
+    return `{"payload":${payload.replace(/[\r\n]+/g, ' ')}${rest === '}' ? '' : ','}${rest}`
   }
 }
 
@@ -114,8 +119,7 @@ function drawKey(): string {
 }
 
 async function publishOne(sender: Sender, line: Line, isJson: boolean, kind: 'queue' | 'topic'): Promise<number> {
-  checkJson(line, 'The payload', 'Put text into double quotes inside single ones')
-  const [outcome] = await sender.send([line], () => {})
+  const [outcome] = await sender.send([line], createWaitNote(kind))
   if (outcome === undefined || !outcome.isStored) throw errorOf(outcome)
   const { receipt, isDuplicate } = outcome
   const place = kind === 'queue' ? String(receipt.id) : `offset ${receipt.offset}`
@@ -133,10 +137,16 @@ interface Totals {
   refused: number
 }
 
-async function publishLines(sender: Sender, wrap: Wrap, isJson: boolean, what: string): Promise<number> {
+async function publishLines(
+  sender: Sender,
+  wrap: Wrap,
+  isJson: boolean,
+  kind: 'queue' | 'topic',
+  name: string,
+): Promise<number> {
   const run = drawKey()
   const totals: Totals = { stored: 0, duplicates: 0, refused: 0 }
-  const progress = createProgress(totals)
+  const progress = createProgress(totals, kind)
   let batch: { number: number; line: Line }[] = []
   let chars = 0
   let number = 0
@@ -149,7 +159,7 @@ async function publishLines(sender: Sender, wrap: Wrap, isJson: boolean, what: s
         ? []
         : await sender.send(
             sent.map(({ line }) => line),
-            progress,
+            (wait) => progress(wait),
           )
     for (const [i, outcome] of outcomes.entries()) count(totals, outcome, sent[i]?.number ?? 0)
     progress()
@@ -157,9 +167,8 @@ async function publishLines(sender: Sender, wrap: Wrap, isJson: boolean, what: s
   for await (const payload of createInterface({ input: process.stdin, crlfDelay: Number.POSITIVE_INFINITY })) {
     number++
     if (payload.trim() === '') continue
-    const line = wrap(payload, `${run}-${number}`)
     try {
-      checkJson(line, `Line ${number}`, 'Every line is one JSON value; `jq -c` makes such lines')
+      checkJson(payload, `Line ${number}`, 'Every line is one JSON value; `jq -c` makes such lines')
     } catch (error) {
       count(
         totals,
@@ -168,16 +177,17 @@ async function publishLines(sender: Sender, wrap: Wrap, isJson: boolean, what: s
       )
       continue
     }
+    const line = wrap(payload, `${run}-${number}`)
     batch.push({ number, line })
     chars += line.length
     if (batch.length >= MAX_LINES || chars >= MAX_CHARS) await flush()
   }
   await flush()
-  progress(true)
+  progress('over')
   const { stored, duplicates, refused } = totals
   const more = `${duplicates > 0 ? `, ${duplicates.toLocaleString('en-US')} there before` : ''}${refused > 0 ? `, ${refused.toLocaleString('en-US')} refused` : ''}`
   process.stdout.write(
-    isJson ? `${JSON.stringify(totals)}\n` : `${stored.toLocaleString('en-US')} stored in ${what}${more}\n`,
+    isJson ? `${JSON.stringify(totals)}\n` : `${stored.toLocaleString('en-US')} stored in ${kind} '${name}'${more}\n`,
   )
   return refused > 0 ? 1 : 0
 }
@@ -192,6 +202,12 @@ function count(totals: Totals, outcome: LineOutcome, number: number): void {
   if (totals.refused === MAX_SHOWN) process.stderr.write('Further refusals are only counted.\n')
 }
 
+/** Why nothing goes out for a while, and for how long. */
+interface Wait {
+  readonly code: string
+  readonly ms: number
+}
+
 /** Sends a batch until every line has a final outcome. */
 class Sender {
   readonly #target: Target
@@ -204,7 +220,7 @@ class Sender {
     this.#giveUpMs = giveUpMs
   }
 
-  async send(lines: readonly Line[], progress: (isOver?: boolean, waitMs?: number) => void): Promise<LineOutcome[]> {
+  async send(lines: readonly Line[], onWait: (wait: Wait) => void): Promise<LineOutcome[]> {
     const outcomes: LineOutcome[] = new Array(lines.length)
     let open = lines.map((_, i) => i)
     let lastMs = Date.now()
@@ -212,11 +228,15 @@ class Sender {
       const { answers, error } = await this.#try(open.map((i) => lines[i] as Line))
       const again: number[] = []
       let waitMs = error === null ? 0 : retryMs(error)
+      let code: string = error?.code ?? ''
       open.forEach((place, i) => {
         const answer = answers?.[i]
         if (answer !== undefined) outcomes[place] = answer
-        if (answer === undefined || isWorthRetry(answer)) again.push(place)
-        if (answer !== undefined && !answer.isStored) waitMs = Math.max(waitMs, answer.retryAfterMs ?? 0)
+        if (answer === undefined) again.push(place)
+        if (answer === undefined || answer.isStored || !isWorthRetry(answer.code)) return
+        again.push(place)
+        code = answer.code
+        waitMs = Math.max(waitMs, answer.retryAfterMs ?? 0)
       })
       if (again.length === 0) return outcomes
       if (waitMs === 0) waitMs = RETRY_MS
@@ -226,7 +246,7 @@ class Sender {
         return outcomes
       }
       open = again
-      progress(false, waitMs)
+      onWait({ code, ms: waitMs })
       await sleep(waitMs)
     }
   }
@@ -239,15 +259,17 @@ class Sender {
     } catch (error) {
       // A server that was there before is waited for; one that never was is a mistake in the address.
       const isUnreachable = error instanceof UnreachableError
-      if (!(error instanceof SluiceError) || !error.retryable || (isUnreachable && !this.#isReached)) throw error
+      const isPassing = error instanceof SluiceError && isWorthRetry(error.code)
+      if (!isPassing || (isUnreachable && !this.#isReached)) throw error
       this.#isReached = true
       return { answers: null, error }
     }
   }
 }
 
-function isWorthRetry(outcome: LineOutcome): boolean {
-  return !outcome.isStored && Object.hasOwn(ERRORS, outcome.code) && ERRORS[outcome.code as ErrorCode].retryable
+/** A server that stops is worth waiting for: it comes back. */
+function isWorthRetry(code: string): boolean {
+  return code === 'CLOSED' || (Object.hasOwn(ERRORS, code) && ERRORS[code as ErrorCode].retryable)
 }
 
 function retryMs({ details }: SluiceError): number {
@@ -264,27 +286,50 @@ function errorOf(outcome: LineOutcome | undefined): SluiceError {
   )
 }
 
-function checkJson(line: Line, what: string, advice: string): void {
+function checkJson(payload: string, what: string, advice: string): void {
   try {
-    JSON.parse(line)
+    JSON.parse(payload)
   } catch (error) {
     throw new SluiceError('INVALID_PAYLOAD', `${what} is not JSON (${(error as Error).message}). ${advice}.`)
   }
 }
 
-/** Shows how far it is: in place on a terminal, else a line now and then. */
-function createProgress(totals: Totals): (isOver?: boolean, waitMs?: number) => void {
+/** Says why nothing goes out, now and then. */
+function createWaitNote(kind: 'queue' | 'topic'): (wait: Wait) => void {
+  let shownMs = Number.NEGATIVE_INFINITY
+  return (wait) => {
+    const nowMs = Date.now()
+    if (nowMs - shownMs < PROGRESS_LINE_MS) return
+    shownMs = nowMs
+    process.stderr.write(`${describeWait(kind, wait)}\n`)
+  }
+}
+
+function describeWait(kind: 'queue' | 'topic', { code, ms }: Wait): string {
+  const why =
+    code === 'QUEUE_FULL' ? `${kind} is full` : code === 'DISK_FULL' ? 'the disk is full' : `the server says ${code}`
+  return `${why}, waiting ${(ms / 1_000).toFixed(1)} s`
+}
+
+/** Shows how far it is: in place on a terminal, else a line now and then. The first wait is always told of. */
+function createProgress(totals: Totals, kind: 'queue' | 'topic'): (event?: 'over' | Wait) => void {
   const { stderr } = process
   const startMs = Date.now()
   const everyMs = stderr.isTTY ? PROGRESS_MS : PROGRESS_LINE_MS
   let shownMs = startMs
-  return (isOver = false, waitMs = 0) => {
+  let hasWaited = false
+  return (event) => {
+    const isOver = event === 'over'
+    const wait = typeof event === 'object' ? event : null
     const nowMs = Date.now()
-    if (isOver ? !stderr.isTTY || shownMs === startMs : nowMs - shownMs < everyMs && waitMs < everyMs) return
+    const isDue = nowMs - shownMs >= everyMs || (wait !== null && !hasWaited)
+    if (isOver ? !stderr.isTTY || shownMs === startMs : !isDue) return
     shownMs = nowMs
+    hasWaited ||= wait !== null
     const done = totals.stored + totals.duplicates
-    const wait = waitMs > 0 ? `, full: waiting ${(waitMs / 1_000).toFixed(1)} s` : ''
-    const line = `${done.toLocaleString('en-US')} stored, ${Math.round((done / Math.max(nowMs - startMs, 1)) * 1_000).toLocaleString('en-US')}/s${wait}`
+    const rate = Math.round((done / Math.max(nowMs - startMs, 1)) * 1_000)
+    const why = wait === null ? '' : `; ${describeWait(kind, wait)}`
+    const line = `${done.toLocaleString('en-US')} stored, ${rate.toLocaleString('en-US')}/s${why}`
     stderr.write(stderr.isTTY ? `\r\x1b[K${line}${isOver ? '\n' : ''}` : `${line}\n`)
   }
 }

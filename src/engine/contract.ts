@@ -104,8 +104,8 @@ export interface StoreReceipt {
 export type MessageOutcome =
   | { readonly status: 'stored'; readonly offset: number }
   | { readonly status: 'scheduled'; readonly dueAtMs: number; readonly serial: number }
-  /** P8: the receipt of the first time. */
-  | { readonly status: 'duplicate'; readonly place: StoredPlace }
+  /** P8: the receipt of the first time; `timestampMs` is when that was. */
+  | { readonly status: 'duplicate'; readonly place: StoredPlace; readonly timestampMs: number }
   /** P8: the key stands for another payload. */
   | { readonly status: 'mismatch' }
   | FullOutcome
@@ -123,6 +123,8 @@ export interface FullOutcome {
   readonly depth: number
   readonly limit: number
   readonly retryAfterMs: number
+  /** Of a topic: the group that is furthest behind. */
+  readonly group?: string | undefined
 }
 
 // ---- read
@@ -305,6 +307,10 @@ export type Command =
   | { readonly kind: 'pause' | 'resume'; readonly topic: string; readonly group: string }
   /** Makes new jobs of dead letters, and lets blocked ones try again; all of them, or those of `ids`. */
   | { readonly kind: 'redrive'; readonly topic: string; readonly group: string; readonly ids?: readonly string[]; readonly max: number }
+  /** Drops dead letters for good, oldest first; all of them, or those of `ids`. */
+  | { readonly kind: 'discard'; readonly topic: string; readonly group: string; readonly ids?: readonly string[]; readonly max: number }
+  /** Removes a group of a topic with all it holds. What only it had not settled is free to go. */
+  | { readonly kind: 'forget'; readonly topic: string; readonly group: string }
   /** Dead letters, oldest first, after `after` (a cursor from an earlier answer). */
   | { readonly kind: 'dead'; readonly topic: string; readonly group: string; readonly after?: string; readonly max: number }
   /** P6: the group goes on from there; what it holds is lost to it. */

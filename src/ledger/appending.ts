@@ -20,6 +20,7 @@ interface IdempotencyRow {
   readonly place: StoredPlace
   /** Of the payload: the first 128 bits of SHA-256. */
   readonly payload: string
+  readonly atMs: number
 }
 
 /** Where a delayed job went: an offset, or nowhere since it was cancelled. */
@@ -110,7 +111,7 @@ function recall(core: Core, topic: Topic, view: BatchView, index: number, wish: 
     for (let age = 0; age <= BUCKETS; age++) {
       const row = core.state.getJson<IdempotencyRow>(`i/${hex(topic.row.id)}/${hex(startMs - age * ms)}/${name}`)
       if (row === undefined) continue
-      return row.payload === payloadHash(view, index) ? { status: 'duplicate', place: row.place } : { status: 'mismatch' }
+      return row.payload === payloadHash(view, index) ? { status: 'duplicate', place: row.place, timestampMs: row.atMs } : { status: 'mismatch' }
     }
   }
   return null
@@ -119,7 +120,7 @@ function recall(core: Core, topic: Topic, view: BatchView, index: number, wish: 
 function remember(core: Core, topic: Topic, view: BatchView, index: number, wish: AppendWish, place: StoredPlace): void {
   const { idempotencyMs } = topic.row.settings
   if (idempotencyMs === 0) return
-  const row: IdempotencyRow = { place, payload: payloadHash(view, index) }
+  const row: IdempotencyRow = { place, payload: payloadHash(view, index), atMs: core.nowMs }
   core.state.putJson(`i/${hex(topic.row.id)}/${hex(bucketStart(core, bucketLength(idempotencyMs)))}/${keyHash(wish)}`, row)
 }
 

@@ -29,7 +29,7 @@ import type { Group } from './group.ts'
 import { serveWaiters } from './hand-out.ts'
 import { addWatcher, answerWatchers, cancelJob, findJob, isWanted, removeWatcher } from './jobs.ts'
 import { type LoadMode, loadGroups, loadTopics } from './loading.ts'
-import { detachSlowGroups, findOffsetProblem, listDead, redrive, seekGroup, setPaused } from './operating.ts'
+import { detachSlowGroups, discard, findOffsetProblem, forgetGroup, listDead, redrive, seekGroup, setPaused } from './operating.ts'
 import { resolveRead, serveReader } from './reading.ts'
 import type { AnswerValue, LeaseWaiter, LedgerAnswer, LedgerRequest, ReadWaiter, WatchWaiter } from './requests.ts'
 import { Retention } from './retention.ts'
@@ -290,6 +290,12 @@ export class Ledger implements Registry {
         return { status: 'done' }
       case 'redrive':
         return redrive(core, group, command.ids, command.max)
+      case 'discard':
+        return discard(core, group, command.ids, command.max)
+      case 'forget':
+        if (group.topic.row.kind === 'queue') throw new SluiceError('UNSUPPORTED', 'A queue has one group, which cannot be removed')
+        forgetGroup(core, group)
+        return { status: 'done' }
       case 'dead':
         return listDead(core, group, command.after, command.max)
       case 'seek': {

@@ -78,27 +78,63 @@ function offsetsOf(core: Core, topic: Topic, ids: readonly string[]): ReadonlySe
 
 function redriveDead(core: Core, group: Group, offsets: ReadonlySet<number> | null, max: number, made: string[]): FullOutcome | null {
   const { topic } = group
-  const prefix = `x/${hex(group.row.id)}/`
-  const entries =
-    offsets === null
-      ? core.state.range(prefix, `${prefix}\x7f`, Math.max(max, 0))
-      : [...offsets].flatMap((offset): (readonly [string, Uint8Array])[] => {
-          const key = `${prefix}${hex(offset)}`
-          const value = core.state.get(key)
-          return value === undefined ? [] : [[key, value]]
-        })
-  for (const [key, value] of entries.slice(0, Math.max(max, 0))) {
+  for (const [key, value] of findDead(core, group, offsets, max)) {
     const offset = unhex(key.slice(-OFFSET_DIGITS))
     const batch = withRedriveHeader(splitDeadLetter(value).batch, idOf(topic, offset))
     const bytes = sizeOfAll(batch)
     if (core.refuseAppends || !topic.fits(1, bytes, false)) return topic.refuse(core, { messages: 1, bytes })
     made.push(idOf(topic, topic.store(core, batch)))
-    core.state.delete(key)
-    group.deadCount--
-    group.countersChanged = true
-    core.touched.add(group)
+    dropDead(core, group, key)
   }
   return null
+}
+
+/** Drops dead letters for good. The outcome of their jobs stays as long as the jobs do. */
+export function discard(core: Core, group: Group, ids: readonly string[] | undefined, max: number): CommandOutcome {
+  const offsets = ids === undefined ? null : offsetsOf(core, group.topic, ids)
+  const entries = findDead(core, group, offsets, Math.min(max, MAX_LETTERS))
+  for (const [key] of entries) dropDead(core, group, key)
+  return { status: 'done', count: entries.length }
+}
+
+/** Stored dead letters, oldest first: of these offsets, or any. */
+function findDead(core: Core, group: Group, offsets: ReadonlySet<number> | null, max: number) {
+  const prefix = `x/${hex(group.row.id)}/`
+  if (max <= 0) return []
+  if (offsets === null) return core.state.range(prefix, `${prefix}\x7f`, max)
+  const entries: (readonly [string, Uint8Array])[] = []
+  for (const offset of offsets) {
+    const key = `${prefix}${hex(offset)}`
+    const value = core.state.get(key)
+    if (value !== undefined && entries.length < max) entries.push([key, value])
+  }
+  return entries
+}
+
+function dropDead(core: Core, group: Group, key: string): void {
+  core.state.delete(key)
+  group.deadCount--
+  group.countersChanged = true
+  core.touched.add(group)
+}
+
+/** Removes a group of a topic with all that is stored of it; its holds are lost, and whoever waits on it is told. */
+export function forgetGroup(core: Core, group: Group): void {
+  const id = hex(group.row.id)
+  for (const prefix of [`l/${id}/`, `r/${id}/`, `s/${id}/`, `k/${id}/`, `o/${id}/`, `x/${id}/`]) deleteUnder(core, prefix)
+  for (const key of [`g/${id}`, `c/${id}`]) core.state.delete(key)
+  for (const waiter of group.waiters.waiting()) {
+    if (waiter.done) continue
+    waiter.done = true
+    core.answer(waiter.id, { status: 'not-found' })
+  }
+  // What still points to it (a timer) finds nothing to do.
+  group.leases.clear()
+  group.troubles.clear()
+  group.countersChanged = false
+  group.topic.groups.delete(group.row.name)
+  group.topic.isFull = false
+  core.touched.delete(group)
 }
 
 /** The same message as a new one: its deadline is over and done with, and it says which job it was. */

@@ -126,8 +126,7 @@ export function releaseProcessLeases(core: Core, group: Group): void {
 export function suspectLease(core: Core, group: Group, lease: Lease): void {
   for (const index of lease.open()) {
     const attempt = lease.attempts[index] as number
-    const wait = backoffMs(group.row.settings.backoff, attempt, core.random())
-    failAttempt(core, group, lease, index, `The process died in attempt ${attempt}`, core.nowMs + wait, true)
+    failAttempt(core, group, lease, index, `The process died in attempt ${attempt}`, null, true)
   }
 }
 

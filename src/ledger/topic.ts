@@ -131,9 +131,8 @@ export class Topic {
     const isOverBytes = depth.bytes + wanted.bytes > Math.floor(limit.bytes * share)
     const isBytes = !isOver && (isOverBytes || depth.messages <= lowWater(limit.messages))
     this.isFull = !isBelowLowWater(depth, limit)
-    let perSecond = Number.POSITIVE_INFINITY
-    for (const group of this.groups.values()) perSecond = Math.min(perSecond, group.drain.perSecond(core.nowMs))
-    if (!Number.isFinite(perSecond)) perSecond = 0
+    const slowest = this.#slowestGroup
+    const perSecond = slowest?.drain.perSecond(core.nowMs) ?? 0
     const mean = depth.messages === 0 ? wanted.bytes : depth.bytes / depth.messages
     const excess = isBytes ? (depth.bytes + wanted.bytes - lowWater(limit.bytes)) / Math.max(mean, 1) : depth.messages - lowWater(limit.messages)
     return {
@@ -142,7 +141,15 @@ export class Topic {
       depth: isBytes ? depth.bytes : depth.messages,
       limit: isBytes ? limit.bytes : limit.messages,
       retryAfterMs: retryAfterMs(excess, perSecond, core.random()),
+      ...(this.row.kind === 'topic' ? { group: slowest?.row.name } : {}),
     }
+  }
+
+  /** The group that has most to settle. */
+  get #slowestGroup(): Group | undefined {
+    let slowest: Group | undefined
+    for (const group of this.groups.values()) if (slowest === undefined || group.depth > slowest.depth) slowest = group
+    return slowest
   }
 
   /** Puts a batch at the head. It has been admitted. Gives its first offset. */

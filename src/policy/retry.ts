@@ -12,6 +12,8 @@ interface BackoffSettings {
  * (Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015), so that retries of one outage spread out.
  */
 export function backoffMs(settings: BackoffSettings, attempt: number, random: number): number {
-  const bound = Math.min(settings.maxMs, settings.baseMs * settings.factor ** (attempt - 1))
+  // Bounded, since 0 times infinity is no number.
+  const growth = Math.min(settings.factor ** (attempt - 1), Number.MAX_VALUE)
+  const bound = Math.min(settings.maxMs, settings.baseMs * growth)
   return Math.floor(random * bound)
 }

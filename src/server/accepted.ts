@@ -35,6 +35,7 @@ export function acceptedJob({ name, tag }: Entry, { outcome, receipt, idempotenc
         id: placeId(name, tag, outcome.place),
         status: outcome.place.kind === 'scheduled' ? 'scheduled' : 'queued',
         ...common,
+        createdAtMs: outcome.timestampMs,
         duplicate: true,
       }
     case 'mismatch':
@@ -60,9 +61,9 @@ export function publishedMessage(topic: string, { outcome, receipt, idempotencyK
     case 'stored':
       return { topic, ...receipt, offset: outcome.offset, duplicate: false }
     case 'duplicate': {
-      const { place } = outcome
+      const { place, timestampMs } = outcome
       if (place.kind === 'offset')
-        return { topic, ...receipt, partition: place.partition, offset: place.offset, duplicate: true }
+        return { topic, ...receipt, timestampMs, partition: place.partition, offset: place.offset, duplicate: true }
       throw new SluiceError('UNSUPPORTED', 'A topic has no scheduled messages.')
     }
     case 'scheduled':

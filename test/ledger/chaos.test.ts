@@ -10,10 +10,10 @@ import { Lanes } from '../../src/policy/lanes.ts'
 import { Timers } from '../../src/policy/timers.ts'
 import { runChaos } from '../support/ledger-chaos.ts'
 
-/** `LEDGER_SEEDS=5000 node --test test/ledger/chaos.test.ts` for more; `LEDGER_SEED=17` replays one. */
-const SEEDS = Number(process.env.LEDGER_SEEDS ?? 150)
-const STEPS = Number(process.env.LEDGER_STEPS ?? 100)
-const ONLY = process.env.LEDGER_SEED
+/** `SLUICE_SEEDS=5000 node --test test/ledger/chaos.test.ts` for more; `SLUICE_SEED=17` replays one. */
+const SEEDS = Number(process.env.SLUICE_SEEDS ?? 150)
+const STEPS = Number(process.env.SLUICE_STEPS ?? 100)
+const ONLY = process.env.SLUICE_SEED
 
 async function findFailure(from: number, count: number, steps: number): Promise<{ seed: number; error: Error } | null> {
   for (let seed = from; seed < from + count; seed++) {
@@ -30,7 +30,7 @@ describe('random lives of a ledger', () => {
   test('every promise of the model is kept, step by step, and in the end everything is worked off', async () => {
     const failure = ONLY === undefined ? await findFailure(1, SEEDS, STEPS) : await findFailure(Number(ONLY), 1, STEPS)
     if (failure === null) return
-    const command = `LEDGER_SEED=${failure.seed} LEDGER_STEPS=${STEPS} node --test test/ledger/chaos.test.ts`
+    const command = `SLUICE_SEED=${failure.seed} SLUICE_STEPS=${STEPS} node --test test/ledger/chaos.test.ts`
     assert.fail(`seed ${failure.seed}: ${failure.error.stack}\nReplay: ${command}`)
   })
 

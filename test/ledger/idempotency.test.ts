@@ -9,7 +9,7 @@ describe('idempotent publish (P8)', () => {
     const driver = await openDriver()
     await driver.queue('q')
     assert.deepEqual(await driver.add('q', { idempotencyKey: 'k' }), [{ status: 'stored', offset: 0 }])
-    assert.deepEqual(await driver.add('q', { idempotencyKey: 'k' }), [{ status: 'duplicate', place: place(0) }])
+    assert.deepEqual(await driver.add('q', { idempotencyKey: 'k' }), [{ status: 'duplicate', place: place(0), timestampMs: START_MS }])
     assert.equal((await driver.stats('q')).head, 1)
   })
 
@@ -26,7 +26,7 @@ describe('idempotent publish (P8)', () => {
     await driver.queue('q')
     const outcomes = await driver.add('q', { payload: '1' }, { idempotencyKey: 'k' }, { idempotencyKey: 'k' }, { idempotencyKey: 'k', payload: '9' })
     assert.deepEqual(outcomes.map(({ status }) => status), ['stored', 'stored', 'duplicate', 'mismatch'])
-    assert.deepEqual(outcomes[2], { status: 'duplicate', place: place(1) })
+    assert.deepEqual(outcomes[2], { status: 'duplicate', place: place(1), timestampMs: START_MS })
   })
 
   test('keys are apart by queue and by credential', async () => {
@@ -47,7 +47,7 @@ describe('idempotent publish (P8)', () => {
     await driver.restart()
     await driver.settle((await driver.lease('q')) as Held)
     await driver.restart()
-    assert.deepEqual(await driver.add('q', { idempotencyKey: 'k' }), [{ status: 'duplicate', place: place(0) }])
+    assert.deepEqual(await driver.add('q', { idempotencyKey: 'k' }), [{ status: 'duplicate', place: place(0), timestampMs: START_MS }])
   })
 
   test('the key is kept if and only if its message is', async () => {
@@ -88,7 +88,7 @@ describe('idempotent publish (P8)', () => {
     await driver.queue('q')
     const draft = { idempotencyKey: 'k', dueAtMs: START_MS + 1_000 }
     assert.deepEqual(await driver.add('q', draft), [{ status: 'scheduled', dueAtMs: START_MS + 1_000, serial: 0 }])
-    const duplicate = { status: 'duplicate', place: { kind: 'scheduled', dueMs: START_MS + 1_000, serial: 0 } }
+    const duplicate = { status: 'duplicate', place: { kind: 'scheduled', dueMs: START_MS + 1_000, serial: 0 }, timestampMs: START_MS }
     assert.deepEqual(await driver.add('q', draft), [duplicate])
     await driver.advance(2_000)
     assert.deepEqual(await driver.add('q', draft), [duplicate])

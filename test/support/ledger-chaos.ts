@@ -121,12 +121,20 @@ class Chaos {
   async #crash(requests: readonly LedgerRequest[]): Promise<void> {
     const driver = this.#driver
     if (this.#chance(0.3)) return this.#restart()
+    if (this.#chance(0.3)) return this.#stop()
     const kind = this.#pick(CRASHES)
     if (driver.medium.full) return this.#restart()
     const answers = driver.crash(kind, requests)
     if (kind === 'kept') driver.onStep(requests, answers)
     this.checks.count(`crash ${kind}`)
     await this.#reopen(() => driver.start())
+  }
+
+  async #stop(): Promise<void> {
+    this.checks.count('stop')
+    await this.#driver.step([this.#driver.request('stop', null)])
+    assert.equal(this.#driver.waiting.size, 0, 'a stop ends every wait')
+    await this.#reopen(() => this.#driver.restart())
   }
 
   #restart(): Promise<void> {
@@ -172,7 +180,9 @@ class Chaos {
     if (dice < 0.87) return driver.request('find', [this.#id(), this.#id()])
     if (dice < 0.9) return driver.request('watch', { id: this.#id(), version: this.#pick([-1, 0, 1e9]), untilTerminal: this.#chance(0.7), waitMs: this.#pick([0, 500, 5_000]) })
     if (dice < 0.92) return driver.request('read', { topic: 't', from: this.#below((this.checks.topics.get('t')?.messages.length ?? 0) + 1), max: this.#pick([1, 7, 100]), waitMs: this.#pick([0, 500]) })
-    if (dice < 0.925 && !this.#hasLateGroup) return this.#lateGroup()
+    if (dice < 0.93) return driver.request('abort', this.#chance(0.8) ? this.#pick([...this.#leases.keys(), 0]) : this.#below(1_000))
+    if (dice < 0.935) return driver.request('stats', null)
+    if (dice < 0.94 && !this.#hasLateGroup) return this.#lateGroup()
     return driver.request('command', this.#command())
   }
 
@@ -251,6 +261,7 @@ class Chaos {
     const dice = this.#random()
     if (dice < 0.4) return { kind: 'cancel', id: this.#id() }
     if (dice < 0.5) return { kind: this.#pick(['pause', 'resume', 'resume']), topic, group }
+    if (dice < 0.55) return { kind: 'dead', topic, group, max: 1_000 }
     if (dice < 0.65) return { kind: 'redrive', topic, group, max: 1_000, ...(this.#chance(0.5) ? {} : { ids: [this.#id(), this.#id()] }) }
     if (dice < 0.7) {
       const t = this.#driver.ledger.topics.get('t')

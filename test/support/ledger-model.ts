@@ -188,13 +188,13 @@ export class ModelGroup {
     }
   }
 
-  /** The process is gone, and what it held are suspects. */
-  loseProcess(nowMs: number): void {
+  /** The process is gone, and what it held are suspects; where it stopped in good order, they are due again at once. */
+  loseProcess(nowMs: number, isGraceful: boolean): void {
     for (const [fence, lease] of [...this.leases]) {
       if (lease.token !== undefined) continue
       for (const offset of lease.offsets) {
         const place = this.held(fence, undefined, offset)
-        if (place !== undefined) this.#fail(place, nowMs, null, true)
+        if (place !== undefined) this.#fail(place, nowMs, isGraceful ? nowMs : null, !isGraceful)
       }
       this.leases.delete(fence)
     }
@@ -204,7 +204,7 @@ export class ModelGroup {
     const counted = place.attempts - place.forgiven
     if (counted >= this.settings.attempts) return this.#die(place)
     const { baseMs, factor, maxMs } = this.settings.backoff
-    const latestMs = nowMs + Math.min(maxMs, baseMs * factor ** ((suspect ? place.attempts : counted) - 1))
+    const latestMs = nowMs + Math.min(maxMs, baseMs * factor ** (counted - 1))
     park(place, dueAtMs ?? nowMs, dueAtMs ?? latestMs)
     place.suspect = suspect
   }

@@ -97,10 +97,30 @@ export function pathsIn(folder: string): FolderPaths {
   }
 }
 
+/**
+ * Makes the folders that are missing, from the top, and gives the first. Level by level: Node's own `recursive` tries for
+ * ever where a parent says ENOENT to every new name, as those in /proc do.
+ */
+function makeFolders(folder: string): string | undefined {
+  const missing: string[] = []
+  for (let path = folder; !existsSync(path); path = dirname(path)) missing.unshift(path)
+  for (const path of missing) {
+    try {
+      mkdirSync(path, { mode: 0o700 })
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+    }
+  }
+  if (!statSync(folder).isDirectory()) {
+    throw new SluiceError('INVALID_OPTION', `${folder} is a file; the data is kept in a folder. Name one, or a place for a new one`)
+  }
+  return missing[0]
+}
+
 /** Makes the folder where there is none, and throws where it cannot be written. */
 export function prepareFolder(folder: string): void {
   // Mode 0700 only where it is ours: a folder that was there has the mode that somebody chose.
-  const made = mkdirSync(folder, { recursive: true, mode: 0o700 })
+  const made = makeFolders(resolve(folder))
   // Its name is durable before anything in it is: from the folder's parent up to the parent of the first that was made.
   if (made !== undefined) {
     for (let parent = dirname(resolve(folder)); ; parent = dirname(parent)) {
