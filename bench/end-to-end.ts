@@ -119,13 +119,13 @@ async function measureThroughput(bench: Bench, options: BenchOptions): Promise<P
       'BullMQ',
       bullmqCandidates.map((settings) => bullmqSide(bench, settings)),
       inFlight,
-      8_000,
+      8_000 * scale,
     )
     const sluice = await tune(
       'Sluice',
       sluiceConcurrencies.map((concurrency) => sluiceSide(bench, concurrency)),
       inFlight,
-      150_000,
+      150_000 * scale,
     )
     tuning.push(...bullmq.rows, ...sluice.rows)
     // Two tries do not settle which is the fastest, so the two best of BullMQ go on and the better one counts.

@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { cpus, loadavg, platform, release, totalmem } from 'node:os'
 import { type BenchOptions, median, quantile, say } from './harness.ts'
+import { watchOthers } from './others.ts'
 
 export interface Bar {
   readonly name: string
@@ -41,14 +42,20 @@ export interface Machine {
   readonly system: string
   readonly disk: string
   readonly load1m: number
+  /** Processors that others kept busy while it ran, on average. Null: unknown. */
+  readonly othersCores: number | null
   readonly commit: string
   readonly versions: Record<string, string>
 }
 
-/** The machine and the versions, for the head of a report. */
-export function readMachine(folder: string, versions: Record<string, string> = {}): Machine {
+/**
+ * The machine and the versions, for the head of a report. Call it before the first measurement, and what it returns
+ * after the last.
+ */
+export function readMachine(folder: string, versions: Record<string, string> = {}): () => Machine {
   const [first] = cpus()
-  return {
+  const others = watchOthers()
+  const machine = {
     cpu: first?.model.trim() ?? 'unknown',
     cores: cpus().length,
     memoryGiB: Math.round(totalmem() / 1024 ** 3),
@@ -58,6 +65,7 @@ export function readMachine(folder: string, versions: Record<string, string> = {
     commit: readCommit(),
     versions: { node: process.versions.node, sqlite: process.versions.sqlite ?? 'none', ...versions },
   }
+  return () => ({ ...machine, othersCores: others() })
 }
 
 /** The file system under a folder: the longest mount point that leads to it. */
@@ -93,7 +101,8 @@ function readCommit(): string {
   }
 }
 
-export type Cell = string | number
+/** Null: not measured, also what a number that is none becomes in JSON. */
+export type Cell = string | number | null
 export interface Table {
   readonly title: string
   readonly head: readonly string[]
@@ -110,7 +119,8 @@ export interface Report {
   readonly notes: readonly string[]
 }
 
-const quietLoad = 0.7
+/** Of a processor: kernel threads that write to the disk need some of it. */
+const quietCores = 0.25
 
 export interface ReportParts {
   readonly tables: readonly Table[]
@@ -118,14 +128,22 @@ export interface ReportParts {
   readonly notes?: readonly string[]
 }
 
-/** Completes a report: `machine` is read before the first measurement, so that its load is that of others. */
-export function createReport(bench: string, options: BenchOptions, machine: Machine, parts: ReportParts): Report {
+/** Completes a report, after the last measurement. */
+export function createReport(
+  bench: string,
+  options: BenchOptions,
+  readMachineNow: () => Machine,
+  parts: ReportParts,
+): Report {
+  const machine = readMachineNow()
+  const { othersCores } = machine
   const notes = [...(parts.notes ?? [])]
   if (options.pairs < 9) notes.push(`Only ${options.pairs} pairs: a hint. Figures to quote take at least 9.`)
-  if (machine.load1m > quietLoad)
+  if (othersCores !== null && othersCores > quietCores) {
     notes.push(
-      `Load ${machine.load1m.toFixed(2)} before the first run: others used this machine, so the figures are a hint.`,
+      `Others kept ${tell(othersCores)} of ${machine.cores} processors busy meanwhile, so the figures are a hint.`,
     )
+  }
   if (options.profile !== undefined) notes.push('Profiled: the profiler costs time, so no figure here counts.')
   return { bench, machine, pairs: options.pairs, quick: options.quick, tables: parts.tables, bars: parts.bars, notes }
 }
@@ -143,11 +161,23 @@ export function printReport(report: Report, json: boolean): void {
   for (const note of report.notes) console.log(`\n${note}`)
 }
 
-export function tellMachine({ cpu, cores, memoryGiB, system, disk, load1m, commit, versions }: Machine): string {
+export function tellMachine({
+  cpu,
+  cores,
+  memoryGiB,
+  system,
+  disk,
+  load1m,
+  othersCores,
+  commit,
+  versions,
+}: Machine): string {
   const names = Object.entries(versions).map(([name, version]) => `${name} ${version}`)
+  const others = othersCores === null ? 'unknown' : tell(othersCores)
   return [
-    `${cores} x ${cpu}, ${memoryGiB} GiB, ${system}, ${disk}, load ${load1m.toFixed(2)}`,
+    `${cores} x ${cpu}, ${memoryGiB} GiB, ${system}, ${disk}`,
     `${names.join(', ')}, commit ${commit}`,
+    `load ${load1m.toFixed(2)} before the first run; processors busy with others during it: ${others}`,
   ].join('\n')
 }
 
@@ -180,7 +210,7 @@ export function tell(value: number): string {
 
 export function formatTable({ head, rows }: Table): string {
   const lines = [head, head.map(() => '---'), ...rows].map((row) =>
-    row.map((cell) => (typeof cell === 'number' ? tell(cell) : cell)),
+    row.map((cell) => (typeof cell === 'string' ? cell : tell(cell ?? Number.NaN))),
   )
   const widths = head.map((_, column) => Math.max(...lines.map((line) => line[column]?.length ?? 0)))
   return lines

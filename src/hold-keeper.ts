@@ -77,7 +77,7 @@ export class HoldKeeper {
     const now = this.#context.host.now()
     for (const task of this.#tasks) {
       if (task.startedAtMs + this.#timeoutMs > now) break
-      if (task.mode === 'running') this.#hooks.onTimeout(task)
+      if (task.isTimed) this.#hooks.onTimeout(task)
     }
     const isToken = this.#context.holder === 'token'
     if (isToken) this.#loseExpired(now)
@@ -91,7 +91,7 @@ export class HoldKeeper {
   #setTimer(nowMs: number): void {
     let dueMs = this.#nextKeepAtMs
     for (const task of this.#tasks) {
-      if (task.mode !== 'running') continue
+      if (!task.isTimed) continue
       dueMs = Math.min(dueMs, task.startedAtMs + this.#timeoutMs)
       break
     }

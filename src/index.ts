@@ -52,7 +52,8 @@ export type {
 export { DEFAULT_GROUP, DEFAULT_QUEUE, DEFAULT_TOPIC, withDefaults } from './engine/options.ts'
 export { ERRORS, type ErrorCode, isSluiceError, SluiceError } from './errors.ts'
 export type { FeedOptions, MessageOptions } from './feed.ts'
-export type { HandlerContext, OutputOptions } from './handler-context.ts'
+export type { DeadOptions, Discarded, DiscardOptions, Redriven, RedriveOptions } from './group-control.ts'
+export type { HandlerContext, OutputOptions, Publish } from './handler-context.ts'
 export { RetryLater, type RetryLaterOptions, Unrecoverable } from './handler-errors.ts'
 export { AddedJob, isTerminal, Job, type JobInfo, type Receipt, type ResultOptions } from './job.ts'
 export { formatJobId, formatScheduledJobId, type JobId, type Place, parseJobId } from './job-id.ts'
@@ -79,18 +80,17 @@ export {
   type AddOptions,
   type CallOptions,
   type DeadJob,
-  type DeadOptions,
   type DeadPage,
   type JobHandler,
   Queue,
   type QueueOptions,
-  type Redriven,
-  type RedriveOptions,
 } from './queue.ts'
 export { type Schema, type SchemaIssue, validatePayload } from './schema.ts'
 export type { OnSettled } from './settled-watches.ts'
 export { createSluice, Sluice, type SluiceOptions, type SluiceParts } from './sluice.ts'
 export {
+  type DeadMessage,
+  type DeadMessagePage,
   type MessageHandler,
   type PublishItem,
   type ReadOptions,

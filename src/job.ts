@@ -1,6 +1,7 @@
 /** Jobs as whoever added them, or has their id, sees them: status, result, cancel. */
 import type { JobStatus, JobView, StoredPlace, StoreReceipt } from './engine/contract.ts'
-import { SluiceError } from './errors.ts'
+import { isSluiceError, SluiceError } from './errors.ts'
+import { INSPECT, type Inspect, inspectAs } from './inspecting.ts'
 import { formatJobId, formatScheduledJobId } from './job-id.ts'
 import type { NounContext } from './noun-context.ts'
 import { abortSignal, checkOptions, createRules, duration } from './options-check.ts'
@@ -72,14 +73,20 @@ export class Job<R = unknown> {
     return this.#id
   }
 
+  get queue(): string {
+    const { id } = this
+    return id.slice(0, id.indexOf(':'))
+  }
+
   /** How the job is now. Rejects with `JOB_NOT_FOUND` once retention has dropped it. */
   async status(): Promise<JobInfo<R>> {
     return readInfo(await findJob(this.#context, this.id))
   }
 
   /**
-   * Waits for the result. Rejects with `JOB_FAILED`, `JOB_CANCELLED`, `JOB_EXPIRED`, `JOB_NOT_FOUND`, `CLOSED`, or
-   * `DEADLINE` when the wait is over; the job goes on then, and can be asked for again.
+   * Waits for the result. Rejects with `JOB_FAILED`, `JOB_CANCELLED`, `JOB_EXPIRED`, `JOB_NOT_FOUND`, or `DEADLINE`
+   * when the wait is over, and `CLOSED` when Sluice is; the job goes on then, and can be asked for again by its id, which
+   * is in the details.
    */
   async result(options: ResultOptions = {}): Promise<R> {
     checkOptions(options, RESULT_RULES, 'job.result()')
@@ -94,6 +101,15 @@ export class Job<R = unknown> {
    */
   cancel(): Promise<void> {
     return cancelJob(this.#context, this.id)
+  }
+
+  /** What a log or an answer shows of it. */
+  toJSON(): Record<string, unknown> {
+    return { id: this.id, queue: this.queue }
+  }
+
+  [INSPECT](_depth: number, options: object, inspect: Inspect): string {
+    return inspectAs('Job', this.toJSON(), options, inspect)
   }
 }
 
@@ -131,6 +147,10 @@ export class AddedJob<R = unknown> extends Job<R> {
   get receipt(): Receipt {
     return makeReceipt(this.#place, this.#receipt, this.duplicate)
   }
+
+  override toJSON(): Record<string, unknown> {
+    return { id: this.id, queue: this.queue, duplicate: this.duplicate }
+  }
 }
 
 /** What ids of a queue's jobs are made of. */
@@ -167,8 +187,31 @@ export async function findJob({ engine }: NounContext, id: string): Promise<JobV
   return outcome.job
 }
 
+/** The job as it is after a wait for its end. */
+export function findEnd(context: NounContext, id: string): Promise<JobView> {
+  return findJob(context, id).catch((error: unknown) => {
+    throw namingJob(context, id, error)
+  })
+}
+
 /** The job once it has ended, or as it is at `untilMs` (P10: every wait ends). */
-export async function waitForEnd(
+export function waitForEnd(context: NounContext, id: string, untilMs: number, signal?: AbortSignal): Promise<JobView> {
+  return watchUntilEnd(context, id, untilMs, signal).catch((error: unknown) => {
+    throw namingJob(context, id, error)
+  })
+}
+
+/** Whoever waited when Sluice was closed must know what to ask for later. */
+function namingJob({ engine }: NounContext, id: string, error: unknown): unknown {
+  if (!isSluiceError(error, 'CLOSED')) return error
+  const fate =
+    engine.abilities.durability === 'memory'
+      ? 'Memory keeps it no longer.'
+      : 'The job is stored and goes on when Sluice is opened again: ask for it by its id.'
+  return new SluiceError('CLOSED', `Sluice was closed while job ${id} was waited for. ${fate}`, { id }, error)
+}
+
+async function watchUntilEnd(
   context: NounContext,
   id: string,
   untilMs: number,

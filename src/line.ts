@@ -68,6 +68,9 @@ export class Line<T> {
   #sent = 0
   #serial = 0
   #blockedUntilMs = 0
+  /** Why it is held. */
+  #refusal: SluiceError | null = null
+  #wakeAtMs = 0
   #stopTimer: (() => void) | null = null
   #closed: SluiceError | null = null
 
@@ -94,6 +97,11 @@ export class Line<T> {
       const text = `${MAX_WAITING} messages of this process wait for their turn; nothing was stored. Await some before adding more.`
       return Promise.reject(new SluiceError('OVERLOADED', text, { waiting: MAX_WAITING }))
     }
+    const now = this.#host.now()
+    if (now < this.#blockedUntilMs) {
+      if (message.giveUpAtMs <= now) return Promise.reject(this.#refusal)
+      if (message.giveUpAtMs < this.#wakeAtMs) this.#endTimer()
+    }
     return new Promise<T>((resolve, reject) => {
       this.#waiting.push({ message, serial: this.#serial++, resolve, reject })
       this.#pump()
@@ -106,26 +114,45 @@ export class Line<T> {
       'CLOSED',
       'Sluice was closed while the message waited for its turn; it was not stored.',
     )
-    this.#stopTimer?.()
+    this.#endTimer()
     for (const { reject } of this.#waiting.splice(this.#first)) reject(this.#closed)
   }
 
   #pump(): void {
     const now = this.#host.now()
+    if (now < this.#blockedUntilMs) {
+      this.#hold(now)
+      return
+    }
     while (this.#first < this.#waiting.length && this.#sent < MAX_SENT) {
-      const one = this.#waiting[this.#first] as Waiting<T>
-      // Who would not wait for room is sent all the same, to be told.
-      const isHeld = now < this.#blockedUntilMs && one.message.giveUpAtMs > now
-      if (isHeld || (this.#rate !== null && this.#rate.take(now, 1) === 0)) {
-        this.#setTimer(isHeld ? this.#blockedUntilMs - now : (this.#rate as Rate).nextMs(now))
+      if (this.#rate !== null && this.#rate.take(now, 1) === 0) {
+        this.#setTimer(now, now + this.#rate.nextMs(now))
         return
       }
-      this.#first++
-      this.#send(one)
+      this.#send(this.#waiting[this.#first++] as Waiting<T>)
     }
     if (this.#first < COMPACT_AT && this.#first < this.#waiting.length) return
     this.#waiting.splice(0, this.#first)
     this.#first = 0
+  }
+
+  /** While it is full nobody is sent; whose time is over hears of the last refusal. */
+  #hold(nowMs: number): void {
+    if (this.#stopTimer !== null) return
+    const staying: Waiting<T>[] = []
+    let wakeAtMs = this.#blockedUntilMs
+    for (let i = this.#first; i < this.#waiting.length; i++) {
+      const one = this.#waiting[i] as Waiting<T>
+      if (one.message.giveUpAtMs <= nowMs) {
+        one.reject(this.#refusal)
+      } else {
+        staying.push(one)
+        wakeAtMs = Math.min(wakeAtMs, one.message.giveUpAtMs)
+      }
+    }
+    this.#waiting = staying
+    this.#first = 0
+    if (staying.length > 0) this.#setTimer(nowMs, wakeAtMs)
   }
 
   #send(one: Waiting<T>): void {
@@ -152,18 +179,26 @@ export class Line<T> {
     const { giveUpAtMs } = one.message
     if (this.#closed !== null || now >= giveUpAtMs) return false
     const wait = typeof error.details.retryAfterMs === 'number' ? error.details.retryAfterMs : BLIND_WAIT_MS
+    this.#refusal = error
     this.#blockedUntilMs = Math.max(now + 1, Math.min(now + wait, giveUpAtMs))
+    if (Math.min(this.#blockedUntilMs, giveUpAtMs) < this.#wakeAtMs) this.#endTimer()
     let at = this.#first
     while (at < this.#waiting.length && (this.#waiting[at] as Waiting<T>).serial < one.serial) at++
     this.#waiting.splice(at, 0, one)
     return true
   }
 
-  #setTimer(ms: number): void {
+  #setTimer(nowMs: number, wakeAtMs: number): void {
     this.#stopTimer?.()
-    this.#stopTimer = this.#host.setTimer(ms, () => {
+    this.#wakeAtMs = wakeAtMs
+    this.#stopTimer = this.#host.setTimer(Math.max(0, wakeAtMs - nowMs), () => {
       this.#stopTimer = null
       this.#pump()
     })
+  }
+
+  #endTimer(): void {
+    this.#stopTimer?.()
+    this.#stopTimer = null
   }
 }

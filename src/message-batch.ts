@@ -22,6 +22,7 @@
  *                 head (0 bytes without key and headers): u16 length of the key, key in UTF-8, headers as JSON in UTF-8
  */
 import { crc32 } from 'node:zlib'
+import { SluiceError } from './errors.ts'
 
 const MAGIC = 0x01424c53
 const HEADER_BYTES = 16
@@ -94,6 +95,9 @@ export class BatchBuilder {
     let headBytes = 0
     if (key !== undefined || headers !== undefined) {
       const json = headers === undefined ? '' : JSON.stringify(headers)
+      if (typeof json !== 'string' || json.length > MAX_HEADER_BYTES) {
+        throw new SluiceError('INVALID_OPTION', `headers are an object of texts, at most ${MAX_HEADER_BYTES} bytes as JSON`)
+      }
       this.#reserve(2 + (key === undefined ? 0 : key.length * 3) + json.length * 3)
       const keyBytes = key === undefined ? 0 : this.#bodies.write(key, start + 2, 'utf8')
       this.#bodies.writeUInt16LE(keyBytes, start)

@@ -3,6 +3,7 @@
  * it is asked for, so that a handler that needs the key alone pays for the key alone.
  */
 import { SluiceError } from './errors.ts'
+import { INSPECT, type Inspect, inspectAs } from './inspecting.ts'
 import { formatJobId } from './job-id.ts'
 import { type BatchView, type Headers, PRIORITIES, type Priority } from './message-batch.ts'
 
@@ -59,6 +60,33 @@ export class Message<P = unknown> {
     return this.#view.headers(this.#index) ?? {}
   }
 
+  /** What a log or an answer shows of it. Bytes, and text that is not JSON, are in base64, as over HTTP. */
+  toJSON(): Record<string, unknown> {
+    return { topic: this.topic, ...this.shown() }
+  }
+
+  [INSPECT](_depth: number, options: object, inspect: Inspect): string {
+    return inspectAs(this.constructor.name, this.toJSON(), options, inspect)
+  }
+
+  /** @internal What messages and jobs show alike. */
+  protected shown(): Record<string, unknown> {
+    const { partition, offset, timestampMs, key, headers } = this
+    return { partition, offset, timestampMs, ...(key === undefined ? {} : { key }), headers, ...this.#shownPayload() }
+  }
+
+  #shownPayload(): Record<string, unknown> {
+    if (!this.isBytes) {
+      try {
+        return { payload: this.payload }
+      } catch {
+        // Shown as what it is.
+      }
+    }
+    const { buffer, byteOffset, byteLength } = this.bytes
+    return { payloadBase64: Buffer.from(buffer, byteOffset, byteLength).toString('base64') }
+  }
+
   #parse(): unknown {
     if (this.#view.isBytes(this.#index)) return this.#view.payload(this.#index)
     const json = this.#view.payloadText(this.#index)
@@ -103,6 +131,10 @@ export class JobMessage<P = unknown> extends Message<P> {
 
   get queue(): string {
     return this.topic
+  }
+
+  override toJSON(): Record<string, unknown> {
+    return { id: this.id, queue: this.queue, ...this.shown() }
   }
 
   get priority(): Priority {

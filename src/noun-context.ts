@@ -12,6 +12,8 @@ export interface NounContext {
   /** How workers hold messages: as this process, or by a token that anybody with it may show (over HTTP). */
   readonly holder: 'process' | 'token'
   readonly settledWatches: SettledWatches
+  /** Whether the Sluice is closed or closing. */
+  isClosed(): boolean
   /** Workers that are not closed. */
   readonly workers: Set<Worker>
   /** Takes what no caller waits for. Never throws. */

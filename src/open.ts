@@ -1,5 +1,4 @@
 /** Where a Sluice is opened: a folder, or memory. The engine is loaded with its first use. */
-import { stat } from 'node:fs/promises'
 import type { EngineAbilities } from './engine/abilities.ts'
 import { SluiceError } from './errors.ts'
 import { checkOptions, createRules, findNodeProblem, invalidOption, oneOf } from './options-check.ts'
@@ -48,7 +47,6 @@ export async function open(location: string, options: OpenOptions = {}): Promise
   }
   const nodeProblem = findNodeProblem(process.versions.node)
   if (nodeProblem !== null) throw nodeProblem
-  await checkFolder(location)
   const { durability, ...rest } = options
   const { openLocalEngine } = await import('./broker/local-engine.ts')
   return createSluice(await openLocalEngine(location, { durability }), rest)
@@ -59,12 +57,4 @@ function refuseScheme(scheme: string): string {
     return "Sluice opens folders, not servers. What `sluice serve` serves is used through its HTTP API (docs/http.md), with fetch or curl; or open the folder itself in one process, such as open('./data')."
   const reason = NOT_YET[scheme] ?? `There is no engine for '${scheme}://'`
   return `${reason}. Open a folder, such as open('./data'), and serve it to others with \`sluice serve\`, whose HTTP API docs/http.md describes.`
-}
-
-/** A folder that is a file would only be noticed by the database, which knows no better word than "cannot open". */
-async function checkFolder(location: string): Promise<void> {
-  if (location === ':memory:') return
-  const found = await stat(location).catch(() => null)
-  if (found !== null && !found.isDirectory())
-    throw invalidOption('the location', location, 'a folder; this is a file. Name the folder that it is in, or another')
 }

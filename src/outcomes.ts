@@ -7,8 +7,8 @@ export type NounKind = 'queue' | 'topic'
 
 /** `QUEUE_FULL` or `DISK_FULL`, with `retryAfterMs` in the details. */
 export function fullError(kind: NounKind, name: string, full: FullOutcome): SluiceError {
-  const { reason, depth, limit, retryAfterMs } = full
-  const details = { [kind]: name, reason, depth, limit, retryAfterMs }
+  const { reason, depth, limit, retryAfterMs, group } = full
+  const details = { [kind]: name, reason, depth, limit, retryAfterMs, ...(group === undefined ? {} : { group }) }
   if (reason === 'disk') {
     return new SluiceError(
       'DISK_FULL',
@@ -17,9 +17,11 @@ export function fullError(kind: NounKind, name: string, full: FullOutcome): Slui
     )
   }
   const what = reason === 'bytes' ? 'bytes' : 'messages'
+  const whose =
+    group === undefined ? '' : ` Group '${group}' has not settled them; see onSlowGroup, or topic.forget('${group}').`
   return new SluiceError(
     'QUEUE_FULL',
-    `The ${kind} '${name}' holds ${depth} ${what} and its limit is ${limit}; nothing was stored. Try again in ${retryAfterMs} ms.`,
+    `The ${kind} '${name}' holds ${depth} ${what} and its limit is ${limit}; nothing was stored. Try again in ${retryAfterMs} ms.${whose}`,
     details,
   )
 }

@@ -37,14 +37,19 @@ export function encodeJson(value: unknown, what: string): string {
 }
 
 /** Refuses what is longer than allowed (`PAYLOAD_TOO_LARGE`). */
-export function checkPayloadBytes(payload: string | Uint8Array, maxBytes: number, what = 'The payload'): void {
+export function checkPayloadBytes(
+  payload: string | Uint8Array,
+  maxBytes: number,
+  what = 'The payload',
+  limit = 'maxPayloadBytes',
+): void {
   if (typeof payload === 'string' && payload.length * 3 <= maxBytes) return
   const bytes = typeof payload === 'string' ? Buffer.byteLength(payload) : payload.byteLength
   if (bytes <= maxBytes) return
   throw new SluiceError(
     'PAYLOAD_TOO_LARGE',
-    `${what} has ${bytes} bytes, and maxPayloadBytes is ${maxBytes}. Send less, or raise it where Sluice is opened.`,
-    { bytes, maxPayloadBytes: maxBytes },
+    `${what} has ${bytes} bytes, and ${limit} is ${maxBytes}. Send less, or raise it where Sluice is opened.`,
+    { bytes, [limit]: maxBytes },
   )
 }
 
@@ -53,7 +58,8 @@ export function checkPayloadBytes(payload: string | Uint8Array, maxBytes: number
  * depth costs no stack.
  */
 export function parseJsonPayload(json: string, maxDepth: number = MAX_JSON_DEPTH): unknown {
-  checkDepth(json, maxDepth)
+  if (isDeeperThan(json, maxDepth))
+    throw invalid(`The payload is nested deeper than ${maxDepth} levels`, undefined, { maxDepth })
   try {
     return JSON.parse(json)
   } catch (cause) {
@@ -61,19 +67,20 @@ export function parseJsonPayload(json: string, maxDepth: number = MAX_JSON_DEPTH
   }
 }
 
-function checkDepth(json: string, maxDepth: number): void {
+/** Whether arrays and objects are nested deeper than that in a text, be it JSON or not. Costs no stack. */
+export function isDeeperThan(json: string, maxDepth: number): boolean {
   let depth = 0
   for (let at = 0; at < json.length; at++) {
     const unit = json.charCodeAt(at)
     if (unit === QUOTE) {
       at = findStringEnd(json, at)
     } else if (unit === 0x5b || unit === 0x7b) {
-      if (++depth > maxDepth)
-        throw invalid(`The payload is nested deeper than ${maxDepth} levels`, undefined, { maxDepth })
+      if (++depth > maxDepth) return true
     } else if (unit === 0x5d || unit === 0x7d) {
       depth--
     }
   }
+  return false
 }
 
 /** The closing quote of the string that opens at `at`, or the end of the text. */
@@ -98,8 +105,13 @@ function isOpaque(value: unknown): boolean {
   )
 }
 
-function firstLine(cause: unknown): string {
-  return String(cause instanceof Error ? cause.message : cause).split('\n', 1)[0] as string
+/** What was thrown, in one line. Never throws, whatever it was. */
+export function firstLine(cause: unknown): string {
+  try {
+    return String(cause instanceof Error ? cause.message : cause).split('\n', 1)[0] as string
+  } catch {
+    return `what was thrown is ${typeof cause} that cannot be shown`
+  }
 }
 
 function invalid(message: string, cause?: unknown, details: Record<string, unknown> = {}): SluiceError {

@@ -1,17 +1,24 @@
 /** The queue: work that is done now (`call`) or later (`add`), each job by one worker. */
 import { Declared, type DeclaredAs } from './declared.ts'
-import type { CommandOutcome } from './engine/contract.ts'
 import type { QueueSettings } from './engine/options.ts'
 import type { SluiceError } from './errors.ts'
 import { Feed, type FeedOptions, type MessageOptions, registerFeed } from './feed.ts'
+import {
+  checkId,
+  type DeadOptions,
+  type Discarded,
+  type DiscardOptions,
+  GroupControl,
+  type Redriven,
+  type RedriveOptions,
+} from './group-control.ts'
 import type { HandlerContext } from './handler-context.ts'
-import { AddedJob, cancelJob, findJob, isTerminal, Job, jobNotFoundError, takeResult, waitForEnd } from './job.ts'
-import { parseJobId } from './job-id.ts'
+import { AddedJob, cancelJob, findEnd, findJob, isTerminal, Job, takeResult, waitForEnd } from './job.ts'
 import { JobMessage } from './message.ts'
 import { BatchView, type Priority } from './message-batch.ts'
 import type { NounContext } from './noun-context.ts'
 import { checkOptions } from './options-check.ts'
-import { fullError, notFoundError } from './outcomes.ts'
+import { notFoundError } from './outcomes.ts'
 import type { Schema } from './schema.ts'
 import {
   CALL_RULES,
@@ -30,10 +37,6 @@ import type { WorkOptions } from './worker-options.ts'
 
 const NOT_SETTINGS = ['schema', 'pace', 'fullWaitMs']
 const DEFAULT_CALL_TIMEOUT_MS = 30_000
-/** What an engine takes back in one call. */
-const REDRIVE_AT_ONCE = 1_000
-const DEFAULT_REDRIVE_MAX = 10_000
-const DEFAULT_DEAD_LIMIT = 100
 
 /** Settings of the queue, shared by all who use it, and how this process feeds it. */
 export interface QueueOptions extends Given<QueueSettings>, FeedOptions {}
@@ -76,27 +79,6 @@ export interface AddItem<P = unknown, R = unknown> extends AddOptions<R> {
   readonly payload: P
 }
 
-export interface RedriveOptions {
-  /** Jobs to redrive. @default all dead and blocked ones, oldest first */
-  readonly ids?: readonly string[] | undefined
-  /** The most, 1 to 1,000,000. @default 10_000 */
-  readonly max?: number | undefined
-}
-
-export interface Redriven {
-  /** Dead letters that became new jobs, and blocked jobs that are tried again. Fewer than asked for where the queue got full. */
-  readonly count: number
-  /** Ids of the new jobs. */
-  readonly ids: readonly string[]
-}
-
-export interface DeadOptions {
-  /** Where an earlier page ended: its `next`. @default the oldest */
-  readonly after?: string | undefined
-  /** The most of one page, 1 to 1,000. @default 100 */
-  readonly limit?: number | undefined
-}
-
 /** A job that is out of attempts. */
 export interface DeadJob<P = unknown> {
   readonly id: string
@@ -127,12 +109,22 @@ export class Queue<P = unknown, R = unknown, In = P> {
   readonly #context: NounContext
   readonly #declared: Declared
   readonly #feed: Feed<AddedJob<R>>
+  readonly #control: GroupControl
 
   /** Made by `sluice.queue()`. */
   constructor(context: NounContext, name: string) {
     this.name = name
     this.#context = context
     this.#declared = new Declared(context.engine, { kind: 'queue', name, settings: {} })
+    this.#control = new GroupControl(context, {
+      kind: 'queue',
+      topic: name,
+      group: '',
+      notFound: () => {
+        this.#declared.forget()
+        return notFoundError('queue', name)
+      },
+    })
     const source = { name, tag: '' }
     const declared = this.#declared
     const rules = { rules: JOB_RULES, itemRules: JOB_ITEM_RULES, outputRules: OUTPUT_JOB_RULES }
@@ -200,7 +192,7 @@ export class Queue<P = unknown, R = unknown, In = P> {
     const { id } = await this.#feed.add(payload, { ...rest, deadlineMs: timeoutMs, fullWaitMs: 0 })
     const view = await waitForEnd(this.#context, id, untilMs, signal)
     // Asking once more settles as expired what was not started in time.
-    return takeResult<R>(isTerminal(view) ? view : await findJob(this.#context, id), timeoutMs)
+    return takeResult<R>(isTerminal(view) ? view : await findEnd(this.#context, id), timeoutMs)
   }
 
   /**
@@ -238,47 +230,38 @@ export class Queue<P = unknown, R = unknown, In = P> {
 
   /** A job of this queue by its id. Rejects with `JOB_NOT_FOUND`. */
   async get(id: string): Promise<Job<R>> {
-    this.#checkId(id)
+    checkId(id, this.name)
     await findJob(this.#context, id)
     return new Job<R>(this.#context, id)
   }
 
   /** Ends a job that has not ended: see `job.cancel()`. */
   async cancel(id: string): Promise<void> {
-    this.#checkId(id)
+    checkId(id, this.name)
     await cancelJob(this.#context, id)
   }
 
   /** Hands no jobs out until `resume()`, in any process and over restarts. Adding goes on; running handlers finish. */
   async pause(): Promise<void> {
     await this.#declared.ensure()
-    this.#checkDone(await this.#context.engine.command({ kind: 'pause', topic: this.name, group: '' }))
+    await this.#control.setPaused(true)
   }
 
   async resume(): Promise<void> {
     await this.#declared.ensure()
-    this.#checkDone(await this.#context.engine.command({ kind: 'resume', topic: this.name, group: '' }))
+    await this.#control.setPaused(false)
   }
 
   /** Dead letters, oldest first, a page at a time. */
   async dead(options: DeadOptions = {}): Promise<DeadPage<P>> {
     checkOptions(options, DEAD_RULES, 'queue.dead()')
     await this.#declared.ensure()
-    const { after, limit = DEFAULT_DEAD_LIMIT } = options
-    const cursor = after === undefined ? {} : { after }
-    const outcome = await this.#context.engine.command({
-      kind: 'dead',
-      topic: this.name,
-      group: '',
-      max: limit,
-      ...cursor,
-    })
-    if (outcome.status !== 'dead-letters') throw notFoundError('queue', this.name)
-    const jobs = outcome.letters.map(({ id, offset, attempts, error, diedAtMs, batch }) => {
+    const { letters, next } = await this.#control.listDead(options)
+    const jobs = letters.map(({ id, offset, attempts, error, diedAtMs, batch }) => {
       const message = new JobMessage<P>(this.name, this.#declared.tag, 0, offset, diedAtMs, new BatchView(batch), 0)
       return { id, attempts, error, diedAtMs, message }
     })
-    return { jobs, next: outcome.next }
+    return { jobs, next }
   }
 
   /**
@@ -289,28 +272,17 @@ export class Queue<P = unknown, R = unknown, In = P> {
   async redrive(options: RedriveOptions = {}): Promise<Redriven> {
     checkOptions(options, REDRIVE_RULES, 'queue.redrive()')
     await this.#declared.ensure()
-    const { ids, max = DEFAULT_REDRIVE_MAX } = options
-    for (const id of ids ?? []) this.#checkId(id, this.#declared.tag)
-    const made: string[] = []
-    let count = 0
-    for (let at = 0; count < max && (ids === undefined || at < ids.length); at += REDRIVE_AT_ONCE) {
-      const some = ids === undefined ? {} : { ids: ids.slice(at, at + REDRIVE_AT_ONCE) }
-      const portion = Math.min(max - count, REDRIVE_AT_ONCE)
-      const outcome = await this.#context.engine.command({
-        kind: 'redrive',
-        topic: this.name,
-        group: '',
-        max: portion,
-        ...some,
-      })
-      if (outcome.status === 'full' && count > 0) break
-      this.#checkDone(outcome)
-      const { count: moved = 0, ids: movedIds = [] } = outcome as Extract<CommandOutcome, { status: 'done' }>
-      count += moved
-      made.push(...movedIds)
-      if (ids === undefined && moved < portion) break
-    }
-    return { count, ids: made }
+    return this.#control.redrive(options, this.#declared.tag)
+  }
+
+  /**
+   * Removes dead letters for good: they cannot be redriven any more. Their jobs stay `failed` for as long as `retention`
+   * keeps them. Rejects with `JOB_NOT_FOUND` for an id that is not of this queue; one that is no dead letter is skipped.
+   */
+  async discard(options: DiscardOptions = {}): Promise<Discarded> {
+    checkOptions(options, REDRIVE_RULES, 'queue.discard()')
+    await this.#declared.ensure()
+    return this.#control.discard(options, this.#declared.tag)
   }
 
   /** For `sluice.close()`: refuses what waits in this process and waits for what is under way. */
@@ -330,18 +302,5 @@ export class Queue<P = unknown, R = unknown, In = P> {
     }
     void settledWatches.watch(this.#context, job.id, onSettled)
     return job
-  }
-
-  #checkId(id: string, tag?: string): void {
-    const parsed = typeof id === 'string' ? parseJobId(id) : null
-    if (parsed === null || parsed.queue !== this.name || (tag !== undefined && parsed.tag !== tag))
-      throw jobNotFoundError(String(id))
-  }
-
-  #checkDone(outcome: CommandOutcome): void {
-    if (outcome.status === 'done') return
-    if (outcome.status === 'full') throw fullError('queue', this.name, outcome)
-    this.#declared.forget()
-    throw notFoundError('queue', this.name)
   }
 }

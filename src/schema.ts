@@ -6,7 +6,8 @@
  * output goes through JSON like any payload: a Date that a schema makes arrives at the handler as text.
  */
 import type { StandardSchemaV1 } from '@standard-schema/spec'
-import { SluiceError } from './errors.ts'
+import { isSluiceError, SluiceError } from './errors.ts'
+import { firstLine } from './payload.ts'
 
 /** A schema of any library that follows Standard Schema. */
 export type Schema<In = unknown, Out = In> = StandardSchemaV1<In, Out>
@@ -21,10 +22,23 @@ export interface SchemaIssue {
 /** More would help nobody, and a hostile payload could have a million. */
 const MAX_ISSUES = 100
 
-/** The schema's output, at once where the schema answers at once. Throws or rejects with `SCHEMA_MISMATCH`. */
+/**
+ * The schema's output, at once where the schema answers at once. Throws or rejects with `SCHEMA_MISMATCH`, also where the
+ * schema itself fails.
+ */
 export function validatePayload(schema: Schema, value: unknown): unknown {
-  const result = schema['~standard'].validate(value)
-  return result instanceof Promise ? result.then(takeOutput) : takeOutput(result)
+  try {
+    const result = schema['~standard'].validate(value)
+    return result instanceof Promise ? result.then(takeOutput).catch(rethrow) : takeOutput(result)
+  } catch (error) {
+    return rethrow(error)
+  }
+}
+
+function rethrow(error: unknown): never {
+  if (isSluiceError(error)) throw error
+  const message = `The schema failed on the payload: ${firstLine(error)}. Nothing was stored.`
+  throw new SluiceError('SCHEMA_MISMATCH', message, { issues: [] }, error)
 }
 
 function takeOutput(result: StandardSchemaV1.Result<unknown>): unknown {

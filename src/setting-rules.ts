@@ -39,6 +39,10 @@ const schema: Rule = (value, name) => {
 const headers: Rule = (value, name) => {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw invalidOption(name, value, 'an object of texts')
+  // Whatever else (Headers, a Map, an object with a toJSON of its class) is not what its own members say.
+  const prototype: unknown = Object.getPrototypeOf(value)
+  if (prototype !== null && prototype !== Object.prototype)
+    throw invalidOption(name, value, 'a plain object of texts, such as Object.fromEntries(headers)')
   let characters = 2
   for (const header of Object.keys(value)) {
     if (header === '__proto__') throw invalidOption(name, header, 'an object of texts without the name __proto__')
@@ -134,7 +138,13 @@ const ids: Rule = (value, name) => {
   if (!Array.isArray(value)) throw invalidOption(name, value, 'an array of ids')
 }
 export const REDRIVE_RULES = createRules({ ids, max: whole(1, 1_000_000) })
-export const DEAD_RULES = createRules({ after: text(MAX_NAME_BYTES), limit: whole(1, 1_000) })
+const CURSOR = /^[0-9a-f]{14}$/
+/** Where a page of dead letters ended. */
+export const deadCursor: Rule = (value, name) => {
+  if (typeof value !== 'string' || !CURSOR.test(value))
+    throw invalidOption(name, value, 'the `next` of an earlier page')
+}
+export const DEAD_RULES = createRules({ after: deadCursor, limit: whole(1, 1_000) })
 
 export const WORK_RULES = createRules({
   concurrency: whole(1, 10_000),

@@ -57,6 +57,7 @@ export class Sluice {
   readonly #queues = new Map<string, Queue<unknown, unknown, unknown>>()
   readonly #topics = new Map<string, Topic<unknown, unknown>>()
   #closing: Promise<void> | null = null
+  #isClosed = false
 
   constructor(engine: Engine, options: SluiceOptions, parts: SluiceParts) {
     this.engine = engine
@@ -66,6 +67,7 @@ export class Sluice {
       maxPayloadBytes: options.maxPayloadBytes ?? DEFAULT_MAX_PAYLOAD_BYTES,
       holder: parts.holder ?? 'process',
       settledWatches: new SettledWatches(),
+      isClosed: () => this.#isClosed,
       workers: new Set<Worker>(),
       report: createReport(options.onError),
       findNoun: (name) => this.#queues.get(name) ?? this.#topics.get(name),
@@ -110,10 +112,11 @@ export class Sluice {
   /**
    * P12: workers take nothing new and finish, or give back what does not within `drainMs` (10,000 ms unless given); what
    * is being stored is stored; then the engine stops. Called again, it waits for the same end. What is used afterwards
-   * rejects with `CLOSED`.
+   * rejects with `CLOSED`; `work` and `subscribe` throw it from the call on.
    */
   close(options: CloseOptions = {}): Promise<void> {
     checkOptions(options, CLOSE_RULES, 'sluice.close()')
+    this.#isClosed = true
     this.#closing ??= this.#close(options)
     return this.#closing
   }

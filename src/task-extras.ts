@@ -22,6 +22,7 @@ export class TaskExtras {
   readonly #onces = new Map<string, Promise<unknown>>()
   #progress: string | null = null
   #progressSentAtMs = 0
+  #hasWarned = false
   #stopProgress: (() => void) | null = null
 
   constructor(task: Task, context: NounContext) {
@@ -43,14 +44,22 @@ export class TaskExtras {
   readonly progress = (value: unknown): void => {
     const json = encodeJson(value, 'The progress')
     const bytes = Buffer.byteLength(json)
-    if (bytes > MAX_PROGRESS_BYTES)
-      throw invalidOption('progress', value, `at most ${MAX_PROGRESS_BYTES} bytes as JSON, not ${bytes}`)
-    this.#progress = json
+    this.#progress = bytes > MAX_PROGRESS_BYTES ? cutProgress(typeof value === 'string' ? value : json) : json
+    if (bytes > MAX_PROGRESS_BYTES) this.#warnOfProgress(bytes)
     if (this.#stopProgress !== null) return
     const { host } = this.#context
     const waitMs = this.#progressSentAtMs + PROGRESS_INTERVAL_MS - host.now()
     if (waitMs > 0) this.#stopProgress = host.setTimer(waitMs, this.#sendProgress)
     else this.#sendProgress()
+  }
+
+  /** A courtesy that is too large must not fail the work. */
+  #warnOfProgress(bytes: number): void {
+    if (this.#hasWarned) return
+    this.#hasWarned = true
+    const { topic, offset } = this.#task.message
+    const message = `The progress of the message at offset ${offset} of '${topic}' has ${bytes} bytes, and ${MAX_PROGRESS_BYTES} are shown: it is cut off. Report less.`
+    this.#context.report(new SluiceError('PAYLOAD_TOO_LARGE', message, { topic, offset, bytes }))
   }
 
   readonly #sendProgress = (): void => {
@@ -161,6 +170,14 @@ export class TaskExtras {
   #assertRunning(what: string): void {
     if (this.#task.mode === 'running' && !this.#task.isLost) return
     throw new SluiceError('LEASE_LOST', `${what} came after the attempt had ended; it has no effect.`)
+  }
+}
+
+/** The beginning of a text, as JSON of a size that is shown. */
+function cutProgress(text: string): string {
+  for (let length = MAX_PROGRESS_BYTES; ; length = Math.floor(length * 0.75)) {
+    const json = JSON.stringify(`${text.slice(0, length).toWellFormed()}…`)
+    if (Buffer.byteLength(json) <= MAX_PROGRESS_BYTES) return json
   }
 }
 

@@ -76,18 +76,20 @@ export class TaskRunner {
     let returned: unknown
     try {
       returned = this.#handle(message, task)
+      // What a handler returns may throw when it is looked at, which is the handler's failure as well.
+      if (isThenable(returned)) {
+        const promise = returned instanceof Promise ? returned : Promise.resolve(returned)
+        promise.then(
+          (value: unknown) => this.#onReturn(task, value),
+          (error: unknown) => this.#onThrow(task, error),
+        )
+        return
+      }
     } catch (error) {
       this.#onThrow(task, error)
       return
     }
-    if (isThenable(returned)) {
-      returned.then(
-        (value) => this.#onReturn(task, value),
-        (error) => this.#onThrow(task, error),
-      )
-    } else {
-      this.#onReturn(task, returned)
-    }
+    this.#onReturn(task, returned)
   }
 
   /** Tells the engine what has ended. The next end is a sample again: one for each turn is enough. */
@@ -143,31 +145,48 @@ export class TaskRunner {
       this.#end(task, { kind: 'done', result })
       return
     }
-    task.mode = 'settling'
+    task.mode = 'gathering'
     task.outputs().then(
-      (outputs) => this.#settleWith(task, result, outputs),
-      (error: unknown) => this.#onThrow(task, error),
+      (outputs) => {
+        if (task.mode !== 'gathering') return
+        task.mode = 'settling'
+        this.#settleWith(task, result, outputs)
+      },
+      (error: unknown) => {
+        if (task.mode === 'gathering') this.#fail(task, error)
+      },
     )
   }
 
   #onThrow(task: Task, error: unknown): void {
-    if (task.mode === 'over') return
-    if (task.isLost) {
-      this.#forget(task)
-      return
+    if (task.mode === 'running') this.#fail(task, error)
+  }
+
+  #fail(task: Task, error: unknown): void {
+    if (task.isLost) this.#forget(task)
+    else this.#end(task, this.#failureOf(error))
+  }
+
+  /** How an attempt ends whose handler threw this. Never throws: a revoked Proxy does, whatever it is asked. */
+  #failureOf(error: unknown): Settlement {
+    const text = describeError(error)
+    try {
+      if (error instanceof Unrecoverable) return { kind: 'dead', error: text }
+      if (error instanceof RetryLater && Number.isFinite(error.delayMs))
+        return { kind: 'retry', error: text, atMs: this.#context.host.now() + error.delayMs }
+    } catch {
+      // It is none of the two.
     }
-    if (error instanceof RetryLater) {
-      this.#end(task, { kind: 'retry', error: describeError(error), atMs: this.#context.host.now() + error.delayMs })
-    } else {
-      this.#end(task, { kind: error instanceof Unrecoverable ? 'dead' : 'retry', error: describeError(error) })
-    }
+    return { kind: 'retry', error: text }
   }
 
   #timeOut(task: Task): void {
     const { timeoutMs } = this.#options
-    const error = new SluiceError('HANDLER_TIMEOUT', `The handler ran longer than timeoutMs, ${timeoutMs} ms.`, {
-      timeoutMs,
-    })
+    const what =
+      task.mode === 'running'
+        ? 'The handler ran longer than timeoutMs'
+        : 'What the handler published was not ready within timeoutMs'
+    const error = new SluiceError('HANDLER_TIMEOUT', `${what}, ${timeoutMs} ms.`, { timeoutMs })
     task.abort(error)
     if (task.isLost) this.#forget(task)
     else this.#end(task, { kind: 'retry', error: describeError(error) })

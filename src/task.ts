@@ -3,9 +3,9 @@
  * it makes nothing that the handler does not ask for: the signal, and the functions, are made when they are read, which
  * destructuring does.
  *
- *     running --returned or threw--> settling --settled--> over
- *        |                              (outputs wait for the settle; a full queue makes it wait)
- *        +--timed out, released--> over, while the handler still runs: nothing that it does has an effect any more
+ *     running --returned or threw--> gathering --outputs are ready--> settling --settled--> over
+ *        |                              |          (outputs wait for the settle; a full queue makes it wait)
+ *        +--timed out, released---------+--> over, while the handler still runs: nothing it does has an effect any more
  *
  * `lost` is apart from these: the lease was revoked (cancel, seek, expiry). The signal aborts, the task keeps its place
  * among the running until the handler returns, and nothing is settled.
@@ -19,7 +19,7 @@ import type { NounContext } from './noun-context.ts'
 import type { Output } from './outputs.ts'
 import { TaskExtras } from './task-extras.ts'
 
-export type TaskMode = 'running' | 'settling' | 'over'
+export type TaskMode = 'running' | 'gathering' | 'settling' | 'over'
 
 export class Task implements HandlerContext {
   readonly lease: HeldLease
@@ -67,6 +67,11 @@ export class Task implements HandlerContext {
 
   get once(): HandlerContext['once'] {
     return this.#extra().once
+  }
+
+  /** Whether it can time out: what it waits for is the handler's doing. */
+  get isTimed(): boolean {
+    return this.mode === 'running' || this.mode === 'gathering'
   }
 
   /** Whether the lease was revoked. */

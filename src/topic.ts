@@ -4,6 +4,14 @@ import type { ReadFrom, ReadRequest } from './engine/contract.ts'
 import type { GroupSettings, TopicSettings } from './engine/options.ts'
 import { SluiceError } from './errors.ts'
 import { Feed, type FeedOptions, type MessageOptions, registerFeed } from './feed.ts'
+import {
+  type DeadOptions,
+  type Discarded,
+  type DiscardOptions,
+  GroupControl,
+  type Redriven,
+  type RedriveOptions,
+} from './group-control.ts'
 import type { HandlerContext } from './handler-context.ts'
 import { makeReceipt, type Receipt } from './job.ts'
 import { Message } from './message.ts'
@@ -13,10 +21,12 @@ import { checkName, checkOptions } from './options-check.ts'
 import { notFoundError, offsetError } from './outcomes.ts'
 import type { Schema } from './schema.ts'
 import {
+  DEAD_RULES,
   MESSAGE_ITEM_RULES,
   MESSAGE_RULES,
   OUTPUT_MESSAGE_RULES,
   READ_RULES,
+  REDRIVE_RULES,
   SUBSCRIBE_RULES,
   TOPIC_RULES,
 } from './setting-rules.ts'
@@ -59,6 +69,25 @@ export interface ReadOptions {
 
 /** What works on a message for a group. */
 export type MessageHandler<P> = (message: Message<P>, context: HandlerContext) => unknown
+
+/** A message that is out of attempts in one group. */
+export interface DeadMessage<P = unknown> {
+  /** For `redrive` and `discard`. */
+  readonly id: string
+  readonly attempts: number
+  /** Of the last attempt. */
+  readonly error: string
+  /** ms since 1970. */
+  readonly diedAtMs: number
+  /** What it was: payload, key, headers. Its `timestampMs` is when it died. */
+  readonly message: Message<P>
+}
+
+export interface DeadMessagePage<P = unknown> {
+  readonly messages: readonly DeadMessage<P>[]
+  /** To go on with; null at the end. */
+  readonly next: string | null
+}
 
 /** A topic. `P` is what subscribers and readers get, `In` what is published (with a schema that transforms, its input). */
 export class Topic<P = unknown, In = P> {
@@ -148,14 +177,56 @@ export class Topic<P = unknown, In = P> {
     checkOptions({ from }, READ_RULES, 'topic.seek()')
     const outcome = await this.#context.engine.command({ kind: 'seek', topic: this.name, group, from })
     if (outcome.status === 'truncated' || outcome.status === 'out-of-range') throw offsetError(this.name, outcome)
-    if (outcome.status === 'not-found')
-      throw new SluiceError(
-        'GROUP_NOT_FOUND',
-        `There is no group '${group}' on topic '${this.name}'. Subscribe declares it.`,
-        { topic: this.name, group },
-      )
-    for (const worker of this.#context.workers)
-      if (worker.topic === this.name && worker.group === group) worker.checkHolds()
+    if (outcome.status === 'not-found') throw groupNotFoundError(this.name, group)
+    this.#control(group).checkHolds()
+  }
+
+  /** Dead letters of a group, oldest first, a page at a time. */
+  async dead(group: string, options: DeadOptions = {}): Promise<DeadMessagePage<P>> {
+    const control = this.#control(group)
+    checkOptions(options, DEAD_RULES, 'topic.dead()')
+    const { letters, next } = await control.listDead(options)
+    const messages = letters.map(({ id, offset, attempts, error, diedAtMs, batch }) => {
+      const message = new Message<P>(this.name, 0, offset, diedAtMs, new BatchView(batch), 0)
+      return { id, attempts, error, diedAtMs, message }
+    })
+    return { messages, next }
+  }
+
+  /**
+   * Gives what is blocked in a group as many attempts again, in its place. Dead letters of a group stay: published anew
+   * they would reach the other groups a second time. Where there is nothing else, it rejects with `UNSUPPORTED`.
+   */
+  async redrive(group: string, options: RedriveOptions = {}): Promise<Redriven> {
+    const control = this.#control(group)
+    checkOptions(options, REDRIVE_RULES, 'topic.redrive()')
+    await this.#declared.ensure()
+    return control.redrive(options, this.#declared.tag)
+  }
+
+  /** Removes dead letters of a group for good. The topic keeps the messages for its readers and other groups. */
+  async discard(group: string, options: DiscardOptions = {}): Promise<Discarded> {
+    const control = this.#control(group)
+    checkOptions(options, REDRIVE_RULES, 'topic.discard()')
+    await this.#declared.ensure()
+    return control.discard(options, this.#declared.tag)
+  }
+
+  /** Hands nothing out to a group until `resume(group)`, in any process and over restarts. Running handlers finish. */
+  async pause(group: string): Promise<void> {
+    await this.#control(group).setPaused(true)
+  }
+
+  async resume(group: string): Promise<void> {
+    await this.#control(group).setPaused(false)
+  }
+
+  /**
+   * Removes a group for good: its place, its dead letters, and what it kept from being let go. What its members hold is
+   * lost to them. Close its workers first, in every process: one that still runs declares the group again, at its `from`.
+   */
+  async forget(group: string): Promise<void> {
+    await this.#control(group).forget()
   }
 
   /**
@@ -194,10 +265,32 @@ export class Topic<P = unknown, In = P> {
     }
   }
 
+  #control(group: string): GroupControl {
+    checkName(group, 'group')
+    const { name } = this
+    return new GroupControl(this.#context, {
+      kind: 'topic',
+      topic: name,
+      group,
+      notFound: () => groupNotFoundError(name, group),
+    })
+  }
+
   /** For `sluice.close()`: refuses what waits in this process and waits for what is under way. */
   flush(): Promise<void> {
     return this.#feed.close()
   }
+}
+
+function groupNotFoundError(topic: string, group: string): SluiceError {
+  return new SluiceError(
+    'GROUP_NOT_FOUND',
+    `There is no group '${group}' on topic '${topic}'. Subscribe declares it.`,
+    {
+      topic,
+      group,
+    },
+  )
 }
 
 function isAborted(signal: AbortSignal | undefined): boolean {

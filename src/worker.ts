@@ -94,6 +94,8 @@ export class Worker {
   /** Used by `queue.work()` and `topic.subscribe()`. */
   static start(context: NounContext, plan: WorkerPlan, handler: AnyHandler, options: WorkOptions): Worker {
     if (typeof handler !== 'function') throw invalidOption('the handler', handler, 'a function')
+    if (context.isClosed())
+      throw new SluiceError('CLOSED', `Sluice is closed: nothing works on '${plan.topic}' any more. Open it again.`)
     return new Worker(context, plan, handler, options)
   }
 
@@ -350,16 +352,19 @@ export class Worker {
     if (this.#isStarting || this.#buffered === 0) return
     this.#isStarting = true
     const { host } = this.#context
-    this.#runner.keeper.start()
-    while (this.#buffered > 0 && this.running < this.#concurrency && this.#mode === 'open') {
-      const lease = this.#buffer[0] as HeldLease
-      const index = lease.next++
-      this.#buffered--
-      if (lease.next === lease.offsets.length) this.#buffer.shift()
-      if (lease.isLost(lease.offsets[index] as number)) continue
-      this.#runner.run(lease, index, this.#plan.makeMessage(lease, index), host.now())
+    try {
+      this.#runner.keeper.start()
+      while (this.#buffered > 0 && this.running < this.#concurrency && this.#mode === 'open') {
+        const lease = this.#buffer[0] as HeldLease
+        const index = lease.next++
+        this.#buffered--
+        if (lease.next === lease.offsets.length) this.#buffer.shift()
+        if (lease.isLost(lease.offsets[index] as number)) continue
+        this.#runner.run(lease, index, this.#plan.makeMessage(lease, index), host.now())
+      }
+    } finally {
+      this.#isStarting = false
     }
-    this.#isStarting = false
   }
 
   #onEnd(): void {

@@ -145,3 +145,45 @@ test('--data opens a folder without a server, and the server sees what was store
   assert.equal(missing.code, 2)
   assert.match(missing.stderr, /not there/)
 })
+
+test('a payload or line that is no JSON value of its own is refused, whatever it would make of the message', async (t) => {
+  const { url, call } = await startServer(t)
+  const { code, stdout, stderr } = await runCli(
+    t,
+    ['publish', '--queue', 'q', '--url', url],
+    '1\n1,"priority":"high"\n1,"delayMs":5000\n2} {"payload":3\n4\n',
+  )
+  assert.equal(code, 1)
+  assert.equal(stdout, "2 stored in queue 'q', 3 refused\n")
+  for (const line of [2, 3, 4]) assert.match(stderr, new RegExp(`line ${line}: INVALID_PAYLOAD`))
+  assert.doesNotMatch(stderr, /"payload":[^3]|idempotencyKey/)
+  const single = await runCli(t, ['publish', '--queue', 'q', '1,"delayMs":5000', '--url', url])
+  assert.equal(single.code, 1)
+  assert.match(single.stderr, /INVALID_PAYLOAD.*The payload is not JSON/)
+  assert.doesNotMatch(single.stderr, /"payload"|idempotencyKey/)
+  assert.equal((await call('GET', '/v1/queues/q')).json.head, 2)
+})
+
+test('a payload that is written over several lines is one message', async (t) => {
+  const { url, call } = await startServer(t)
+  const { code } = await runCli(t, ['publish', 'orders', '{\n  "a": "b\\nc"\r\n}', '--url', url])
+  assert.equal(code, 0)
+  const { json } = await call('GET', '/v1/topics/orders/messages')
+  assert.deepEqual(json.messages[0].payload, { a: 'b\nc' })
+})
+
+test('while a queue is full, standard error says so and for how long', async (t) => {
+  const { url, call } = await startServer(t)
+  await call('PUT', '/v1/queues/small', { body: { limit: { messages: 1 } } })
+  await call('POST', '/v1/queues/small/jobs', { body: 0 })
+  for (const words of [['1'], []]) {
+    const publishing = startCli(t, ['publish', '--queue', 'small', ...words, '--url', url])
+    publishing.stdin.end('1\n')
+    const [said] = (await once(publishing.stderr.setEncoding('utf8'), 'data')) as [string]
+    assert.match(said, /queue is full, waiting [\d.]+ s\n/)
+    const { json } = await call('POST', '/v1/queues/small/leases', { body: {} })
+    await call('POST', '/v1/leases:settle', { body: { items: [{ lease: json.leases[0].lease, outcome: 'done' }] } })
+    const [code] = await once(publishing, 'close')
+    assert.equal(code, 0)
+  }
+})

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
 import { runCli } from './cli-harness.ts'
 import { startServer } from './server-harness.ts'
 
@@ -104,4 +106,23 @@ test('queues and topics are listed as a table for people and as JSON for program
   assert.match(topics.stdout, /^orders .*billing: 1$/m)
   const { stdout } = await runCli(t, ['queues', '--url', url, '--json'])
   assert.equal(JSON.parse(stdout)[0].depth.messages, 3)
+})
+
+test('a Node that is too old is told so before anything else is loaded', () => {
+  const main = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url))
+  // Whatever the command would load is refused, as it would be there.
+  const old = `
+    Object.defineProperty(process.versions, 'node', { value: '22.3.0' })
+    const { registerHooks } = await import('node:module')
+    registerHooks({ resolve: (name, context, next) => {
+      if (name === 'node:sqlite' || name.endsWith('program.ts')) throw new Error('loaded ' + name)
+      return next(name, context)
+    } })`
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    ['--import', `data:text/javascript,${encodeURIComponent(old)}`, main, 'serve'],
+    { encoding: 'utf8' },
+  )
+  assert.deepEqual([status, stdout], [1, ''])
+  assert.match(stderr, /^sluice: UNSUPPORTED: Sluice needs Node 24 or newer; this is 22\.3\.0\./)
 })

@@ -120,6 +120,74 @@ describe('a full queue', () => {
     )
   })
 
+  test('rejects each message when its own time is over, though others wait longer', async () => {
+    const { engine, host, sluice } = openFake()
+    limitTo(engine, { left: 0 })
+    const queue = sluice.queue<number>('q')
+    const startMs = host.nowMs
+    const refusals: [number, number][] = []
+    for (const fullWaitMs of [900, 60, 300, 5_000]) {
+      queue.add(1, { fullWaitMs }).catch((error) => {
+        ok(isSluiceError(error, 'QUEUE_FULL'))
+        refusals.push([fullWaitMs, host.nowMs - startMs])
+      })
+      await settled()
+    }
+    await host.advance(6_000)
+    deepEqual(
+      refusals,
+      [60, 300, 900, 5_000].map((ms) => [ms, ms]),
+    )
+    equal(host.timers, 0)
+  })
+
+  test('puts what was refused back before what joined meanwhile, in its order', async () => {
+    const { engine, host, sluice } = openFake()
+    const queue = sluice.queue<number>('q', { fullWaitMs: 60_000 })
+    await queue.declare()
+    const room = { left: 0 }
+    limitTo(engine, room)
+    const refuse = engine.onAppend
+    const gate = Promise.withResolvers<void>()
+    engine.onAppend = async (requests) => {
+      await gate.promise
+      return refuse(requests)
+    }
+    const stored: Promise<{ receipt: { offset: number | null } }>[] = []
+    for (const part of [
+      [0, 1, 2],
+      [3, 4],
+      [5, 6],
+    ]) {
+      for (const one of part) stored.push(queue.add(one))
+      await settled()
+    }
+    gate.resolve()
+    await settled()
+    room.left = 7
+    await host.advance(1_000)
+    deepEqual(
+      (await Promise.all(stored)).map(({ receipt }) => receipt.offset),
+      [0, 1, 2, 3, 4, 5, 6],
+    )
+    await sluice.close()
+  })
+
+  test('tells a paced message that would not wait in its turn, though others wait for room', async () => {
+    const { engine, host, sluice } = openFake()
+    limitTo(engine, { left: 0 })
+    const queue = sluice.queue<number>('q', { pace: { messages: 1_000, perMs: 1_000 } })
+    const refusals: number[] = []
+    for (const one of [1, 2]) queue.add(one, { fullWaitMs: 0 }).catch(() => refusals.push(one))
+    const waits = queue.add(3, { fullWaitMs: 60_000 }).catch((error) => error)
+    await host.advance(10)
+    for (const one of [4, 5]) queue.add(one, { fullWaitMs: 0 }).catch(() => refusals.push(one))
+    await host.advance(0)
+    deepEqual(refusals, [1, 2, 4, 5])
+    await sluice.close()
+    ok(isSluiceError(await waits, 'CLOSED'))
+  })
+
   test('tells a message that would not wait at once, though others wait', async () => {
     const { engine, host, sluice } = openFake()
     limitTo(engine, { left: 0 })

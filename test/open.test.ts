@@ -38,6 +38,15 @@ describe('open', () => {
     })
   }
 
+  test('promises no engine over HTTP: it says `sluice serve` and the HTTP API', async () => {
+    await rejects(open('http://h:1'), (error) => /sluice serve.*HTTP API/.test(String(error)))
+  })
+
+  test('refuses a file, with INVALID_OPTION and what to give instead', async () => {
+    const file = fileURLToPath(import.meta.url)
+    await rejects(open(file), (error) => isSluiceError(error, 'INVALID_OPTION') && error.message.includes('is a file'))
+  })
+
   test('does not show the password of a URL', async () => {
     await rejects(open('redis://user:secret@h'), (error) => !String(error).includes('secret'))
   })
@@ -172,6 +181,15 @@ test('what nobody waits for goes to onError, and to a warning where that throws 
       ['SluiceWarning', 'in onError'],
     ],
   )
+})
+
+test('what is used at once by many is declared once', async () => {
+  const engine = new FakeEngine()
+  const sluice = createSluice(engine)
+  const queue = sluice.queue('q', { attempts: 3 })
+  await Promise.all([queue.pause(), queue.add(1), queue.add(2), queue.work(() => {}).ready, queue.resume()])
+  deepEqual(engine.declared, [{ kind: 'queue', name: 'q', settings: { attempts: 3 } }])
+  await sluice.close()
 })
 
 test('types follow the schema, or what was stated', () => {

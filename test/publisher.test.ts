@@ -105,6 +105,22 @@ describe('the publisher', () => {
     deepEqual(engine.appended.map(countOf), [1, 300, 300])
   })
 
+  test('waits for continuations that take some turns more', async () => {
+    const { engine, push } = openPublisher()
+    await push('first')
+    const passThrough = async (turns: number): Promise<void> => {
+      for (let i = 0; i < turns; i++) await null
+    }
+    await Promise.all(
+      Array.from({ length: 90 }, async (_, i) => {
+        await push('a')
+        await passThrough(i % 9)
+        await push('b')
+      }),
+    )
+    deepEqual(engine.appended.map(countOf), [1, 90, 90])
+  })
+
   test('gives each message its own outcome: duplicate, scheduled, mismatch, full', async () => {
     const { engine, push } = openPublisher()
     const answer: AppendOutcome = {

@@ -143,6 +143,29 @@ describe('a worker', () => {
     await worker.close()
   })
 
+  test('asks for messages by portions where handlers are quick, not for each that leaves', async () => {
+    const { running, handler } = createGate()
+    const { engine, worker } = await work(handler, { concurrency: 4 })
+    engine.give(job(1))
+    await settled()
+    running.shift()?.end()
+    await settled()
+    engine.give(job(1), job(2), job(3))
+    await settled()
+    deepEqual(
+      engine.waitingLeases.map(({ max }) => max),
+      [4],
+    )
+    running.shift()?.end()
+    await settled()
+    deepEqual(
+      engine.waitingLeases.map(({ max }) => max),
+      [4, 2],
+    )
+    for (const one of running) one.end()
+    await worker.close()
+  })
+
   test('keeps the result of a handler as JSON', async () => {
     const { engine, worker } = await work((one) => ({ twice: one.payload * 2 }))
     engine.give(job(21))
@@ -505,12 +528,15 @@ describe('a worker', () => {
       engine.give(job(1))
       await settled()
       const leases = engine.leased.length
+      engine.give(job(2))
+      await settled()
+      engine.give(job(3))
       await host.advance(2_000)
       ok(settles(engine).length > 2)
       equal(engine.leased.length, leases)
       engine.onSettle = works
       await host.advance(10_000)
-      deepEqual(outcomes(engine).at(-1), [0, { kind: 'done' }])
+      deepEqual(outcomes(engine).slice(-3).flat(), [0, { kind: 'done' }, 1, { kind: 'done' }, 2, { kind: 'done' }])
       ok(engine.waitingLeases.length > 0)
       await worker.close()
     })

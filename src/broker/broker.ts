@@ -48,6 +48,7 @@ export class Broker {
   #diskFullUntilMs = 0
   /** Resolved when the loop has come to rest after `close`. */
   #rested: (() => void) | null = null
+  #closing: Promise<void> | null = null
 
   private constructor(log: Log, ownership: Ownership, ledger: Ledger, host: Host, emit: Emit) {
     this.#log = log
@@ -65,6 +66,8 @@ export class Broker {
     await ledger.open(host.now())
     const broker = new Broker(log, ownership, ledger, host, emit)
     await broker.#step([])
+    // What a damaged or failing log says on opening is said to who opens it.
+    if (broker.#failure !== null) throw broker.#failure
     broker.#run()
     return broker
   }
@@ -88,8 +91,12 @@ export class Broker {
   }
 
   /** P12: applies what waits, ends waits, gives back what is held in process, closes the log. */
-  async close(): Promise<void> {
-    if (this.#mode === 'closed') return
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
     if (this.#mode !== 'failed') {
       this.submit([{ id: -1, kind: 'stop', body: null }])
       const wasBusy = this.#mode === 'busy'

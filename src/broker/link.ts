@@ -83,6 +83,7 @@ export function openThreadLink(folder: string, durability: Durability, onAnswers
   let healthId = 0
   return new Promise<Link>((resolve, reject) => {
     let closed: (() => void) | null = null
+    let hasExited = false
     thread.on('message', (message: FromBroker) => {
       switch (message.kind) {
         case 'answers':
@@ -99,6 +100,7 @@ export function openThreadLink(folder: string, durability: Durability, onAnswers
             keepAlive: (needed) => (needed ? thread.ref() : thread.unref()),
             close: () =>
               new Promise<void>((done) => {
+                if (hasExited) return done()
                 closed = done
                 thread.ref()
                 thread.postMessage({ kind: 'close' } satisfies ToBroker)
@@ -120,6 +122,7 @@ export function openThreadLink(folder: string, durability: Durability, onAnswers
       onFailure(failure)
     })
     thread.on('exit', (code) => {
+      hasExited = true
       const failure =
         closed === null ? new SluiceError('ENGINE_FAILED', `The broker thread ended with code ${code}`) : new SluiceError('CLOSED')
       closed?.()

@@ -1,10 +1,12 @@
 /** The entry of the broker thread: opens the SQLite log of a folder and runs a broker over it. */
+import { existsSync, statSync } from 'node:fs'
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { SluiceError } from '../errors.ts'
 import { realHost } from '../host/host.ts'
 import type { LedgerAnswer, LedgerRequest } from '../ledger/requests.ts'
 import { openSqliteLog } from '../logs/sqlite.ts'
 import { Broker } from './broker.ts'
+import { type FolderHold, holdFolder } from './folder-hold.ts'
 import { abilitiesOver } from './link.ts'
 import type { BrokerOptions, FromBroker, ToBroker } from './messages.ts'
 
@@ -18,8 +20,12 @@ const MAX_EAGER_STEPS = 32
 const send = (message: FromBroker, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer)
 
 const { folder, durability } = workerData as BrokerOptions
+let hold: FolderHold | null = null
 try {
+  // Before the log looks at the files, if there are any: opening repairs what a kill has left.
+  if (existsSync(folder) && statSync(folder).isDirectory()) hold = await holdFolder(folder)
   const log = openSqliteLog(folder, { durability: durability === 'memory' ? 'os' : durability })
+  hold ??= await holdFolder(folder)
   let messages = 0
   const broker = await Broker.open(log, realHost, (answers) => {
     const taken = messages
@@ -34,6 +40,7 @@ try {
         return
       case 'close':
         await broker.close()
+        hold?.close()
         send({ kind: 'closed' })
         port.close()
     }
@@ -75,6 +82,7 @@ try {
   })
   send({ kind: 'open', abilities: abilitiesOver(log.abilities) })
 } catch (error) {
+  hold?.close()
   const known = error instanceof SluiceError ? error : new SluiceError('ENGINE_FAILED', `The data folder "${folder}" cannot be opened: ${error}`, {}, error)
   send({ kind: 'refused', error: { code: known.code, message: known.message, details: known.details } })
   port.close()

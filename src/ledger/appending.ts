@@ -10,7 +10,14 @@
  * when it falls due, and leaves a row behind that says where it went, since its id was given before it had an offset.
  */
 import { hash } from 'node:crypto'
-import type { AppendOutcome, AppendRequest, AppendWish, FullOutcome, MessageOutcome, StoredPlace } from '../engine/contract.ts'
+import type {
+  AppendOutcome,
+  AppendRequest,
+  AppendWish,
+  FullOutcome,
+  MessageOutcome,
+  StoredPlace,
+} from '../engine/contract.ts'
 import { type BatchRun, BatchView, gatherBatch } from '../message-batch.ts'
 import type { Core } from './core.ts'
 import { hex, unhex } from './state.ts'
@@ -58,19 +65,30 @@ export function append(core: Core, topic: Topic, request: AppendRequest, isReser
 }
 
 /** Null if all of `outputs` find room, with the reserve, once `leaving` is settled; else the refusal (P7, P9). */
-export function admitOutputs(core: Core, outputs: readonly { topic: Topic; batch: Uint8Array }[], leaving: Leaving): FullOutcome | null {
+export function admitOutputs(
+  core: Core,
+  outputs: readonly { topic: Topic; batch: Uint8Array }[],
+  leaving: Leaving,
+): FullOutcome | null {
   const sums = new Map<Topic, { count: number; bytes: number }>()
   for (const { topic, batch } of outputs) {
     const sum = sums.get(topic) ?? { count: 0, bytes: 0 }
     sums.set(topic, { count: sum.count + new BatchView(batch).count, bytes: sum.bytes + sizeOfAll(batch) })
   }
   for (const [topic, { count, bytes }] of sums) {
-    if (core.refuseAppends || !topic.fits(count, bytes, true, leaving)) return topic.refuse(core, { messages: count, bytes }, undefined, true)
+    if (core.refuseAppends || !topic.fits(count, bytes, true, leaving))
+      return topic.refuse(core, { messages: count, bytes }, undefined, true)
   }
   return null
 }
 
-function appendSome(core: Core, topic: Topic, view: BatchView, wishes: readonly AppendWish[], isReserve: boolean): MessageOutcome[] {
+function appendSome(
+  core: Core,
+  topic: Topic,
+  view: BatchView,
+  wishes: readonly AppendWish[],
+  isReserve: boolean,
+): MessageOutcome[] {
   const outcomes: MessageOutcome[] = []
   const runs: BatchRun[] = []
   let nextWish = 0
@@ -83,13 +101,16 @@ function appendSome(core: Core, topic: Topic, view: BatchView, wishes: readonly 
     if (known !== null) {
       outcomes.push(known)
     } else if (core.refuseAppends || !topic.fits(offset - topic.head + 1, bytes + size, isReserve)) {
-      outcomes.push(topic.refuse(core, { messages: 1, bytes: size }, { messages: offset - topic.head, bytes }, isReserve))
+      outcomes.push(
+        topic.refuse(core, { messages: 1, bytes: size }, { messages: offset - topic.head, bytes }, isReserve),
+      )
     } else if (wish?.dueAtMs !== undefined && wish.dueAtMs > core.nowMs) {
       const place = schedule(core, topic, view, i, Math.ceil(wish.dueAtMs))
       if (wish.idempotencyKey !== undefined) remember(core, topic, view, i, wish, place)
       outcomes.push({ status: 'scheduled', dueAtMs: place.dueMs, serial: place.serial })
     } else {
-      if (wish?.idempotencyKey !== undefined) remember(core, topic, view, i, wish, { kind: 'offset', partition: 0, offset })
+      if (wish?.idempotencyKey !== undefined)
+        remember(core, topic, view, i, wish, { kind: 'offset', partition: 0, offset })
       const last = runs.at(-1)
       if (last?.to === i) runs[runs.length - 1] = { ...last, to: i + 1 }
       else runs.push({ batch: view, from: i, to: i + 1 })
@@ -111,17 +132,29 @@ function recall(core: Core, topic: Topic, view: BatchView, index: number, wish: 
     for (let age = 0; age <= BUCKETS; age++) {
       const row = core.state.getJson<IdempotencyRow>(`i/${hex(topic.row.id)}/${hex(startMs - age * ms)}/${name}`)
       if (row === undefined) continue
-      return row.payload === payloadHash(view, index) ? { status: 'duplicate', place: row.place, timestampMs: row.atMs } : { status: 'mismatch' }
+      return row.payload === payloadHash(view, index)
+        ? { status: 'duplicate', place: row.place, timestampMs: row.atMs }
+        : { status: 'mismatch' }
     }
   }
   return null
 }
 
-function remember(core: Core, topic: Topic, view: BatchView, index: number, wish: AppendWish, place: StoredPlace): void {
+function remember(
+  core: Core,
+  topic: Topic,
+  view: BatchView,
+  index: number,
+  wish: AppendWish,
+  place: StoredPlace,
+): void {
   const { idempotencyMs } = topic.row.settings
   if (idempotencyMs === 0) return
   const row: IdempotencyRow = { place, payload: payloadHash(view, index), atMs: core.nowMs }
-  core.state.putJson(`i/${hex(topic.row.id)}/${hex(bucketStart(core, bucketLength(idempotencyMs)))}/${keyHash(wish)}`, row)
+  core.state.putJson(
+    `i/${hex(topic.row.id)}/${hex(bucketStart(core, bucketLength(idempotencyMs)))}/${keyHash(wish)}`,
+    row,
+  )
 }
 
 /** Deletes up to `limit` keys that are out of the window; says how many. */
@@ -136,8 +169,12 @@ export function forgetKeys(core: Core, topic: Topic, limit: number): number {
 /** The windows before a change of `row`, and until when keys that came under them hold. */
 export function formerWindows(core: Core, row: TopicRow): readonly FormerWindow[] {
   const { idempotencyMs } = row.settings
-  const former = (row.formerWindows ?? []).filter((one) => one.untilMs > core.nowMs && one.idempotencyMs !== idempotencyMs)
-  return [...former, { idempotencyMs, untilMs: core.nowMs + (BUCKETS + 1) * bucketLength(idempotencyMs) }].slice(-MAX_FORMER_WINDOWS)
+  const former = (row.formerWindows ?? []).filter(
+    (one) => one.untilMs > core.nowMs && one.idempotencyMs !== idempotencyMs,
+  )
+  return [...former, { idempotencyMs, untilMs: core.nowMs + (BUCKETS + 1) * bucketLength(idempotencyMs) }].slice(
+    -MAX_FORMER_WINDOWS,
+  )
 }
 
 /** Of the buckets that may hold keys: those of the window in force, and of former ones. */
@@ -203,7 +240,10 @@ export function placeDue(core: Core, topic: Topic, atMs: number): void {
   if (atMs !== topic.dueTimerMs) return
   topic.dueTimerMs = Number.POSITIVE_INFINITY
   if (topic.scheduled === 0) return
-  if (core.refuseAppends) return setDueTimer(core, topic, core.nowMs + FULL_DISK_RETRY_MS)
+  if (core.refuseAppends) {
+    setDueTimer(core, topic, core.nowMs + FULL_DISK_RETRY_MS)
+    return
+  }
   const prefix = `d/${hex(topic.row.id)}/`
   const due = core.state.range(prefix, prefix + hex(core.nowMs + 1), MAX_DUE_PER_STEP)
   for (let from = 0; from < due.length; ) {
@@ -234,5 +274,6 @@ export function placeDue(core: Core, topic: Topic, atMs: number): void {
   }
   topic.countersChanged = true
   const next = core.state.range(prefix, `${prefix}\x7f`, 1)[0]
-  if (next !== undefined) setDueTimer(core, topic, Math.max(unhex(next[0].slice(prefix.length, prefix.length + 14)), core.nowMs + 1))
+  if (next !== undefined)
+    setDueTimer(core, topic, Math.max(unhex(next[0].slice(prefix.length, prefix.length + 14)), core.nowMs + 1))
 }

@@ -10,7 +10,7 @@ import {
 } from '../engine/options.ts'
 import { formerWindows } from './appending.ts'
 import type { Core } from './core.ts'
-import { Group } from './group.ts'
+import { fenceKey, Group } from './group.ts'
 import { findOffsetProblem } from './operating.ts'
 import { Topic } from './topic.ts'
 
@@ -24,7 +24,9 @@ export interface Registry {
 }
 
 export function declare(core: Core, registry: Registry, declaration: Declaration): DeclareOutcome {
-  return declaration.kind === 'group' ? declareGroup(core, registry, declaration) : declareTopic(core, registry, declaration)
+  return declaration.kind === 'group'
+    ? declareGroup(core, registry, declaration)
+    : declareTopic(core, registry, declaration)
 }
 
 type TopicDeclaration = Extract<Declaration, { kind: 'queue' | 'topic' }>
@@ -35,7 +37,8 @@ function declareTopic(core: Core, registry: Registry, declaration: TopicDeclarat
   const existing = registry.topics.get(name)
   if (existing === undefined) return createTopic(core, registry, declaration)
   const { row } = existing
-  if (row.kind !== kind) return { status: 'conflict', message: `"${name}" is a ${row.kind} and cannot be declared as a ${kind}` }
+  if (row.kind !== kind)
+    return { status: 'conflict', message: `"${name}" is a ${row.kind} and cannot be declared as a ${kind}` }
   const settings = withDefaults(row.settings, declaration.settings)
   if (kind === 'queue' && (settings as QueueSettings).strict !== (row.settings as QueueSettings).strict) {
     return { status: 'conflict', message: `Whether queue "${name}" is strict was settled when it was declared first` }
@@ -50,9 +53,15 @@ function declareTopic(core: Core, registry: Registry, declaration: TopicDeclarat
   return { status: 'declared', created: false, tag: row.tag, settings }
 }
 
-function createTopic(core: Core, registry: Registry, { kind, name, settings: given }: TopicDeclaration): DeclareOutcome {
+function createTopic(
+  core: Core,
+  registry: Registry,
+  { kind, name, settings: given }: TopicDeclaration,
+): DeclareOutcome {
   const settings = kind === 'queue' ? withDefaults(DEFAULT_QUEUE, given) : withDefaults(DEFAULT_TOPIC, given)
-  const tag = Math.floor(core.random() * 36 ** 6).toString(36).padStart(6, '0')
+  const tag = Math.floor(core.random() * 36 ** 6)
+    .toString(36)
+    .padStart(6, '0')
   const topic = new Topic({ id: registry.nextTopicId(), name, kind, tag, settings }, core)
   // First the log, which may have no room for it; then everything that cannot fail.
   registry.introduce(topic)
@@ -75,13 +84,23 @@ function declareGroup(core: Core, registry: Registry, declaration: GroupDeclarat
   }
   const settings = withDefaults(existing.row.settings, declaration.settings)
   if (settings.strict !== existing.row.settings.strict) {
-    return { status: 'conflict', message: `Whether group "${declaration.name}" is strict was settled when it was declared first` }
+    return {
+      status: 'conflict',
+      message: `Whether group "${declaration.name}" is strict was settled when it was declared first`,
+    }
   }
   changeGroup(core, existing, settings)
   return { status: 'declared', created: false, tag: topic.row.tag, settings }
 }
 
-function addGroup(core: Core, registry: Registry, topic: Topic, name: string, settings: GroupSettings, base: number): void {
+function addGroup(
+  core: Core,
+  registry: Registry,
+  topic: Topic,
+  name: string,
+  settings: GroupSettings,
+  base: number,
+): void {
   const row = {
     id: registry.nextGroupId(),
     topic: topic.row.id,
@@ -93,6 +112,7 @@ function addGroup(core: Core, registry: Registry, topic: Topic, name: string, se
     lost: null,
   }
   const group = new Group(row, topic, core)
+  group.fence = core.state.getJson<number>(fenceKey(topic, name)) ?? 0
   topic.groups.set(name, group)
   group.saveRow(core)
   group.countersChanged = true

@@ -97,7 +97,7 @@ export class Group {
   readonly remembered = new Map<number, Set<string>>()
   readonly waiters = new WaitLine<LeaseWaiter>()
   /** Who wants to know of a job, by its offset. */
-  readonly watchers = new Map<number, WatchWaiter[]>()
+  readonly watchers = new Map<number, Set<WatchWaiter>>()
   /** Offsets with a watcher that changed in this step. */
   readonly changed = new Set<number>()
   drain = new DrainRate()
@@ -157,7 +157,13 @@ export class Group {
       if (bytes === null) core.state.delete(key)
       else core.state.put(key, bytes)
     })
-    const counters = Float64Array.of(this.settled.floor, this.fence, this.settledCount, this.settledBytes, this.deadCount)
+    const counters = Float64Array.of(
+      this.settled.floor,
+      this.fence,
+      this.settledCount,
+      this.settledBytes,
+      this.deadCount,
+    )
     core.state.put(`c/${id}`, new Uint8Array(counters.buffer))
   }
 
@@ -234,4 +240,9 @@ export class Group {
     for (const lease of this.leases.values()) if (lease.holds(offset)) return lease
     return undefined
   }
+}
+
+/** Where the last fence of a group stands that was removed. */
+export function fenceKey(topic: Topic, name: string): string {
+  return `f/${hex(topic.row.id)}/${name}`
 }

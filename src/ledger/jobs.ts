@@ -203,21 +203,21 @@ export function addWatcher(core: Core, topics: ReadonlyMap<string, Topic>, waite
   const place = watchPlace(core, topics, waiter.request.id)
   if (place === null) return
   const list = place.watchers.get(place.key)
-  if (list === undefined) place.watchers.set(place.key, [waiter])
-  else list.push(waiter)
+  if (list === undefined) place.watchers.set(place.key, new Set([waiter]))
+  else list.add(waiter)
 }
 
 /** Takes a watch away whose wait is over. */
 export function removeWatcher(core: Core, topics: ReadonlyMap<string, Topic>, waiter: WatchWaiter): void {
   const place = watchPlace(core, topics, waiter.request.id)
   if (place === null) return
-  const left = (place.watchers.get(place.key) ?? []).filter((one) => one !== waiter)
-  if (left.length > 0) place.watchers.set(place.key, left)
-  else place.watchers.delete(place.key)
+  const left = place.watchers.get(place.key)
+  left?.delete(waiter)
+  if (left?.size === 0) place.watchers.delete(place.key)
 }
 
 interface WatchPlace {
-  readonly watchers: Map<string | number, WatchWaiter[]>
+  readonly watchers: Map<string | number, Set<WatchWaiter>>
   readonly key: string | number
 }
 
@@ -236,21 +236,19 @@ function watchPlace(core: Core, topics: ReadonlyMap<string, Topic>, id: string):
 /** Answers the watches of jobs that changed in this step. */
 export function answerWatchers(core: Core, group: Group): void {
   for (const offset of group.changed) {
-    const waiting = []
-    const watchers = group.watchers.get(offset) ?? []
-    if (!group.settled.has(offset) && watchers.every(({ request }) => request.untilTerminal)) continue
+    const watchers = group.watchers.get(offset)
+    if (watchers === undefined) continue
+    const isTerminalNow = group.settled.has(offset)
     for (const watcher of watchers) {
-      if (watcher.done) continue
+      if (!isTerminalNow && watcher.request.untilTerminal) continue
       const job = viewJob(core, group, offset, watcher.request.id)
       if (isWanted(watcher, job)) {
         watcher.done = true
         core.answer(watcher.id, { status: 'found', job })
-      } else {
-        waiting.push(watcher)
+        watchers.delete(watcher)
       }
     }
-    if (waiting.length === 0) group.watchers.delete(offset)
-    else group.watchers.set(offset, waiting)
+    if (watchers.size === 0) group.watchers.delete(offset)
   }
   group.changed.clear()
 }

@@ -17,7 +17,15 @@
  *     rates, which belong to the process.
  *  2. Each request is answered once: in its own step, or in a later one where it waits.
  */
-import type { AppendOutcome, Command, CommandOutcome, FindOutcome, Hold, SettleOutcome, SettleRequest } from '../engine/contract.ts'
+import type {
+  AppendOutcome,
+  Command,
+  CommandOutcome,
+  FindOutcome,
+  Hold,
+  SettleOutcome,
+  SettleRequest,
+} from '../engine/contract.ts'
 import { type ErrorCode, SluiceError } from '../errors.ts'
 import type { Commit, Log, LogState } from '../logs/contract.ts'
 import { BatchView } from '../message-batch.ts'
@@ -29,7 +37,16 @@ import type { Group } from './group.ts'
 import { serveWaiters } from './hand-out.ts'
 import { addWatcher, answerWatchers, cancelJob, findJob, isWanted, removeWatcher } from './jobs.ts'
 import { type LoadMode, loadGroups, loadTopics } from './loading.ts'
-import { detachSlowGroups, discard, findOffsetProblem, forgetGroup, listDead, redrive, seekGroup, setPaused } from './operating.ts'
+import {
+  detachSlowGroups,
+  discard,
+  findOffsetProblem,
+  forgetGroup,
+  listDead,
+  redrive,
+  seekGroup,
+  setPaused,
+} from './operating.ts'
 import { resolveRead, serveReader } from './reading.ts'
 import type { AnswerValue, LeaseWaiter, LedgerAnswer, LedgerRequest, ReadWaiter, WatchWaiter } from './requests.ts'
 import { Retention } from './retention.ts'
@@ -100,7 +117,9 @@ export class Ledger implements Registry {
     this.#ids = core.state.getJson('n') ?? { topic: 1, group: 1 }
     this.topics = loadTopics(core)
     const topics = [...this.topics.values()]
-    const extents = await this.#log.declareTopics(topics.map(({ row }) => ({ id: row.id, name: row.name, partitions: 1 })))
+    const extents = await this.#log.declareTopics(
+      topics.map(({ row }) => ({ id: row.id, name: row.name, partitions: 1 })),
+    )
     loadGroups(core, this.topics, extents, mode)
     this.#retention.clear()
     for (const topic of topics) this.#retention.set(topic, new Retention(topic, core))
@@ -114,7 +133,8 @@ export class Ledger implements Registry {
     this.#steps++
     this.#sweeps = 0
     this.#answeredWaiters = []
-    for (let due = core.timers.takeDue(core.nowMs); due !== undefined; due = core.timers.takeDue(core.nowMs)) this.#fire(due)
+    for (let due = core.timers.takeDue(core.nowMs); due !== undefined; due = core.timers.takeDue(core.nowMs))
+      this.#fire(due)
     for (const request of requests) {
       try {
         this.#serve(request)
@@ -196,11 +216,23 @@ export class Ledger implements Registry {
     const { id } = request
     switch (request.kind) {
       case 'append':
-        return this.#answer(id, request.body.map((one) => this.#append(one)))
+        return this.#answer(
+          id,
+          request.body.map((one) => this.#append(one)),
+        )
       case 'settle':
-        return this.#answer(id, request.body.map((one) => this.#settle(one)))
+        return this.#answer(
+          id,
+          request.body.map((one) => this.#settle(one)),
+        )
       case 'lease':
-        return this.#wait({ kind: 'lease', id, untilMs: core.nowMs + request.body.waitMs, done: false, request: request.body })
+        return this.#wait({
+          kind: 'lease',
+          id,
+          untilMs: core.nowMs + request.body.waitMs,
+          done: false,
+          request: request.body,
+        })
       case 'extend':
         return this.#answer(
           id,
@@ -210,20 +242,42 @@ export class Ledger implements Registry {
           }),
         )
       case 'declare':
-        return this.#answer(id, request.body.map((one) => declare(core, this, one)))
+        return this.#answer(
+          id,
+          request.body.map((one) => declare(core, this, one)),
+        )
       case 'find':
-        return this.#answer(id, request.body.map((one) => findJob(core, this.topics, one)))
+        return this.#answer(
+          id,
+          request.body.map((one) => findJob(core, this.topics, one)),
+        )
       case 'watch':
-        return this.#wait({ kind: 'watch', id, untilMs: core.nowMs + request.body.waitMs, done: false, request: request.body })
+        return this.#wait({
+          kind: 'watch',
+          id,
+          untilMs: core.nowMs + request.body.waitMs,
+          done: false,
+          request: request.body,
+        })
       case 'read': {
         const from = resolveRead(this.topics, request.body)
         if (typeof from !== 'number') return this.#answer(id, from)
-        return this.#wait({ kind: 'read', id, untilMs: core.nowMs + request.body.waitMs, done: false, request: request.body, from })
+        return this.#wait({
+          kind: 'read',
+          id,
+          untilMs: core.nowMs + request.body.waitMs,
+          done: false,
+          request: request.body,
+          from,
+        })
       }
       case 'command':
         return this.#answer(id, this.#command(request.body))
       case 'stats':
-        return this.#answer(id, [...this.topics.values()].map((topic) => viewTopic(core, topic)))
+        return this.#answer(
+          id,
+          [...this.topics.values()].map((topic) => viewTopic(core, topic)),
+        )
       case 'abort': {
         const waiter = this.#waiters.get(request.body)
         if (waiter !== undefined) this.#endWait(waiter)
@@ -231,7 +285,8 @@ export class Ledger implements Registry {
       }
       case 'stop': {
         for (const waiter of [...this.#waiters.values()]) this.#endWait(waiter)
-        for (const topic of this.topics.values()) for (const group of topic.groups.values()) releaseProcessLeases(core, group)
+        for (const topic of this.topics.values())
+          for (const group of topic.groups.values()) releaseProcessLeases(core, group)
         return this.#answer(id, null)
       }
     }
@@ -293,13 +348,18 @@ export class Ledger implements Registry {
       case 'discard':
         return discard(core, group, command.ids, command.max)
       case 'forget':
-        if (group.topic.row.kind === 'queue') throw new SluiceError('UNSUPPORTED', 'A queue has one group, which cannot be removed')
+        if (group.topic.row.kind === 'queue')
+          throw new SluiceError('UNSUPPORTED', 'A queue has one group, which cannot be removed')
         forgetGroup(core, group)
         return { status: 'done' }
       case 'dead':
         return listDead(core, group, command.after, command.max)
       case 'seek': {
-        if (group.topic.row.kind === 'queue') throw new SluiceError('UNSUPPORTED', 'A queue cannot be moved to another place: a settled job stays settled. Redrive its dead letters, or use a topic')
+        if (group.topic.row.kind === 'queue')
+          throw new SluiceError(
+            'UNSUPPORTED',
+            'A queue cannot be moved to another place: a settled job stays settled. Redrive its dead letters, or use a topic',
+          )
         const offset = group.topic.resolve(command.from)
         const problem = findOffsetProblem(group.topic, offset)
         if (problem !== null) return problem
@@ -309,7 +369,10 @@ export class Ledger implements Registry {
     }
   }
 
-  #once(hold: Hold, command: { kind: 'remember'; name: string; value: string } | { kind: 'recall'; name: string }): CommandOutcome {
+  #once(
+    hold: Hold,
+    command: { kind: 'remember'; name: string; value: string } | { kind: 'recall'; name: string },
+  ): CommandOutcome {
     const group = this.#group(hold.topic, hold.group)
     if (group === undefined) return { status: 'not-found' }
     const offset = hold.offsets[0] as number
@@ -401,9 +464,12 @@ export class Ledger implements Registry {
 
   #sweep(topic: Topic): void {
     const core = this.#core
-    if (++this.#sweeps > MAX_SWEEPS_PER_STEP) return this.#setSweep(topic, 1)
+    if (++this.#sweeps > MAX_SWEEPS_PER_STEP) {
+      this.#setSweep(topic, 1)
+      return
+    }
     const retention = this.#retention.get(topic) as Retention
-    const isMore = !core.refuseAppends && retention.sweep(core, this.#log)
+    const isMore = retention.sweep(core, this.#log)
     this.#setSweep(topic, isMore ? MORE_SWEEP_MS : retention.intervalMs)
   }
 

@@ -7,7 +7,7 @@ import { Lanes } from '../policy/lanes.ts'
 import { OffsetQueue } from '../policy/offset-queue.ts'
 import { type MovedRow, scheduledKey } from './appending.ts'
 import type { Core } from './core.ts'
-import type { Group } from './group.ts'
+import { fenceKey, type Group } from './group.ts'
 import { idOf, REDRIVE_HEADER } from './jobs.ts'
 import { SettledSet } from './settled.ts'
 import { splitDeadLetter } from './settling.ts'
@@ -29,7 +29,11 @@ export function listDead(core: Core, group: Group, after: string | undefined, ma
     return { id: idOf(group.topic, offset), offset, ...row, batch: new Uint8Array(batch) }
   })
   const last = entries.at(-1)
-  return { status: 'dead-letters', letters, next: last !== undefined && entries.length === limit ? last[0].slice(prefix.length) : null }
+  return {
+    status: 'dead-letters',
+    letters,
+    next: last !== undefined && entries.length === limit ? last[0].slice(prefix.length) : null,
+  }
 }
 
 /**
@@ -76,7 +80,13 @@ function offsetsOf(core: Core, topic: Topic, ids: readonly string[]): ReadonlySe
   return offsets
 }
 
-function redriveDead(core: Core, group: Group, offsets: ReadonlySet<number> | null, max: number, made: string[]): FullOutcome | null {
+function redriveDead(
+  core: Core,
+  group: Group,
+  offsets: ReadonlySet<number> | null,
+  max: number,
+  made: string[],
+): FullOutcome | null {
   const { topic } = group
   for (const [key, value] of findDead(core, group, offsets, max)) {
     const offset = unhex(key.slice(-OFFSET_DIGITS))
@@ -121,8 +131,11 @@ function dropDead(core: Core, group: Group, key: string): void {
 /** Removes a group of a topic with all that is stored of it; its holds are lost, and whoever waits on it is told. */
 export function forgetGroup(core: Core, group: Group): void {
   const id = hex(group.row.id)
-  for (const prefix of [`l/${id}/`, `r/${id}/`, `s/${id}/`, `k/${id}/`, `o/${id}/`, `x/${id}/`]) deleteUnder(core, prefix)
+  for (const prefix of [`l/${id}/`, `r/${id}/`, `s/${id}/`, `k/${id}/`, `o/${id}/`, `x/${id}/`])
+    deleteUnder(core, prefix)
   for (const key of [`g/${id}`, `c/${id}`]) core.state.delete(key)
+  // Should a group of this name come again, its fences go on from here (P5).
+  core.state.putJson(fenceKey(group.topic, group.row.name), group.fence)
   for (const waiter of group.waiters.waiting()) {
     if (waiter.done) continue
     waiter.done = true
@@ -197,7 +210,10 @@ export function detachSlowGroups(core: Core, topic: Topic, count: number, bytes:
     if (group.depth + count <= limit.messages && group.depthBytes + bytes <= limit.bytes) continue
     const from = group.row.lost?.offset ?? group.settled.floor
     // Half of the limit is left to it, where that leaves room for what comes.
-    const half = Math.max(group.settled.floor, topic.head - Math.floor(Math.min(limit.messages / 2, limit.messages - count)))
+    const half = Math.max(
+      group.settled.floor,
+      topic.head - Math.floor(Math.min(limit.messages / 2, limit.messages - count)),
+    )
     const isRoom = half <= topic.head && topic.headBytes - topic.bytesBefore(half) + bytes <= limit.bytes
     const to = isRoom ? half : topic.head
     seekGroup(core, group, to)

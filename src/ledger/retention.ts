@@ -5,6 +5,9 @@
  * When something was settled is not stored. Instead the floor is noted now and then, at most `MARKS` times within the
  * period: what was below the floor that long ago is old enough. The notes are one row, so that a process which is
  * started often trims as one that is not.
+ *
+ * On a full disk a queue lets go of everything that is settled, however young: taking new work again is worth more than
+ * the results of old work. A topic keeps what its readers may come back for.
  */
 import type { Log } from '../logs/contract.ts'
 import { forgetKeys, type MovedRow } from './appending.ts'
@@ -46,7 +49,8 @@ export class Retention {
     const before = this.#marks
     this.#note(core)
     // A group that came late or was moved back needs what others have settled (P2).
-    const target = Math.min(this.#target(core), topic.floor)
+    const isUrgent = core.refuseAppends && topic.row.kind === 'queue'
+    const target = isUrgent ? topic.floor : Math.min(this.#target(core), topic.floor)
     if (this.#marks !== before) core.state.putJson(marksKey(topic), this.#marks)
     const isRaised = target > topic.earliest
     if (isRaised) {

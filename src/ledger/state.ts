@@ -7,6 +7,7 @@
  *     R/TOPIC                   JSON: the marks of retention.ts
  *     g/GROUP                   JSON GroupRow: a group, its topic, start and settings
  *     c/GROUP                   5 doubles: floor, fence, settled messages, settled bytes, dead letters
+ *     f/TOPIC/NAME              JSON number: the last fence of a group that was removed
  *     s/GROUP/CHUNK             settled.ts: 1,024 bytes of bitmap, or one byte: all
  *     l/GROUP/FENCE             JSON LeaseRow
  *     r/GROUP/OFFSET            JSON Trouble: a message that was tried and is not settled

@@ -79,7 +79,7 @@ export class Topic {
   readonly groups = new Map<string, Group>()
   readonly readWaiters = new WaitLine<ReadWaiter>()
   /** Who wants to know of a delayed job, by the end of its key. */
-  readonly scheduledWatchers = new Map<string, WatchWaiter[]>()
+  readonly scheduledWatchers = new Map<string, Set<WatchWaiter>>()
 
   constructor(row: TopicRow, core: Core) {
     this.row = row

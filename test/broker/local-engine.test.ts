@@ -19,7 +19,14 @@ describe('the local engine', () => {
   test('answers batches in the same order', async (t) => {
     const { engine } = await open(t)
     const outcomes = await engine.append([toAppend('q', [{}, {}]), toAppend('nowhere', [{}]), toAppend('q', [{}])])
-    assert.deepEqual(outcomes.map((one) => [one.status, 'offset' in one ? one.offset : null]), [['stored', 0], ['not-found', null], ['stored', 2]])
+    assert.deepEqual(
+      outcomes.map((one) => [one.status, 'offset' in one ? one.offset : null]),
+      [
+        ['stored', 0],
+        ['not-found', null],
+        ['stored', 2],
+      ],
+    )
   })
 
   test('calls made in one turn are one step', async (t) => {
@@ -77,7 +84,10 @@ describe('the local engine', () => {
 
   test('a mistake of the caller is an error of that call alone', async (t) => {
     const { engine } = await open(t)
-    const [seek, find] = await Promise.allSettled([engine.command({ kind: 'seek', topic: 'q', group: '', from: 0 }), engine.find(['x'])])
+    const [seek, find] = await Promise.allSettled([
+      engine.command({ kind: 'seek', topic: 'q', group: '', from: 0 }),
+      engine.find(['x']),
+    ])
     assert.equal((seek as PromiseRejectedResult).reason.code, 'UNSUPPORTED')
     assert.deepEqual((find as PromiseFulfilledResult<unknown>).value, [{ status: 'not-found' }])
   })
@@ -102,6 +112,9 @@ describe('the local engine', () => {
   test('says what it promises', async (t) => {
     const { engine } = await open(t)
     const { durability, persistence, admission, atomicOutputs, partitions } = engine.abilities
-    assert.deepEqual([durability, persistence, admission, atomicOutputs, partitions], ['memory', 'refused', 'native', 'native', 'refused'])
+    assert.deepEqual(
+      [durability, persistence, admission, atomicOutputs, partitions],
+      ['memory', 'refused', 'native', 'native', 'refused'],
+    )
   })
 })

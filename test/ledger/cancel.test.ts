@@ -126,8 +126,15 @@ describe('cancel (P10)', () => {
     const held = (await driver.lease('q', { max: 2 })) as Held
     await driver.cancel(driver.id('q', 0))
     assert.deepEqual(await driver.extend(held, 1), { status: 'extended', expiresAtMs: 0, lost: [0] })
-    assert.deepEqual(await driver.settle(held, { kind: 'done', result: '1' }), { status: 'settled', lost: [0], outputs: [] })
-    assert.deepEqual([(await driver.job(driver.id('q', 0))).status, (await driver.job(driver.id('q', 1))).status], ['cancelled', 'completed'])
+    assert.deepEqual(await driver.settle(held, { kind: 'done', result: '1' }), {
+      status: 'settled',
+      lost: [0],
+      outputs: [],
+    })
+    assert.deepEqual(
+      [(await driver.job(driver.id('q', 0))).status, (await driver.job(driver.id('q', 1))).status],
+      ['cancelled', 'completed'],
+    )
   })
 
   test('cancelling a suspect that is out lets the others go on', async () => {
@@ -194,7 +201,17 @@ describe('cancel (P10)', () => {
     await driver.add('q', {})
     await driver.add('t', {})
     const tag = driver.id('q', 0).split(':')[1]
-    for (const id of ['q:zzzzzz:0', `other:${tag}:0`, `q:${tag}:1`, `q:${tag}:1-0`, `q:${tag}:s1-1`, 'q', '', driver.id('t', 0), `__proto__:${tag}:0`]) {
+    for (const id of [
+      'q:zzzzzz:0',
+      `other:${tag}:0`,
+      `q:${tag}:1`,
+      `q:${tag}:1-0`,
+      `q:${tag}:s1-1`,
+      'q',
+      '',
+      driver.id('t', 0),
+      `__proto__:${tag}:0`,
+    ]) {
       assert.deepEqual(await driver.find(id), { status: 'not-found' }, id)
       assert.deepEqual(await driver.cancel(id), { status: 'not-found' }, id)
     }

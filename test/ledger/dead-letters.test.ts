@@ -10,7 +10,13 @@ async function kill(driver: LedgerDriver, error = 'no good'): Promise<void> {
 }
 
 async function letters(driver: LedgerDriver, after?: string, max = 100) {
-  const outcome = await driver.command({ kind: 'dead', topic: 'q', group: '', max, ...(after === undefined ? {} : { after }) })
+  const outcome = await driver.command({
+    kind: 'dead',
+    topic: 'q',
+    group: '',
+    max,
+    ...(after === undefined ? {} : { after }),
+  })
   assert.ok(outcome.status === 'dead-letters')
   return outcome
 }
@@ -23,10 +29,14 @@ describe('dead letters (P3, P4, P7)', () => {
     const driver = await openDriver()
     await driver.queue('q', { attempts: 3, backoff: { baseMs: 0 } })
     await driver.add('q', { key: 'a', payload: '"bad"' }, { key: 'a' })
-    for (const error of ['one', 'two', 'three']) await driver.settle((await driver.lease('q')) as Held, { kind: 'retry', error })
+    for (const error of ['one', 'two', 'three'])
+      await driver.settle((await driver.lease('q')) as Held, { kind: 'retry', error })
     const [letter] = (await letters(driver)).letters
     assert.ok(letter)
-    assert.deepEqual([letter.id, letter.offset, letter.attempts, letter.error, letter.diedAtMs], [driver.id('q', 0), 0, 3, 'three', START_MS])
+    assert.deepEqual(
+      [letter.id, letter.offset, letter.attempts, letter.error, letter.diedAtMs],
+      [driver.id('q', 0), 0, 3, 'three', START_MS],
+    )
     assert.equal(new BatchView(letter.batch).payloadText(0), '"bad"')
     assert.deepEqual((await driver.lease('q'))?.offsets, [1])
     const job = await driver.job(driver.id('q', 0))
@@ -59,7 +69,10 @@ describe('dead letters (P3, P4, P7)', () => {
     assert.deepEqual(outcome, { status: 'done', count: 1, ids: [driver.id('q', 1)] })
     const held = (await driver.lease('q')) as Held
     const view = new BatchView(held.batch)
-    assert.deepEqual([held.payloads, held.attempts, view.key(0), view.priority(0), view.headers(0)?.h], [['"x"'], [1], 'a', 0, 'v'])
+    assert.deepEqual(
+      [held.payloads, held.attempts, view.key(0), view.priority(0), view.headers(0)?.h],
+      [['"x"'], [1], 'a', 0, 'v'],
+    )
     assert.equal((await driver.job(driver.id('q', 1))).redriveOf, driver.id('q', 0))
     assert.equal((await driver.job(driver.id('q', 0))).status, 'failed')
     assert.deepEqual((await letters(driver)).letters, [])
@@ -74,7 +87,10 @@ describe('dead letters (P3, P4, P7)', () => {
     for (let i = 0; i < 4; i++) await kill(driver, `e${i}`)
     assert.equal(((await redrive(driver, [driver.id('q', 1), driver.id('q', 3)])) as { count: number }).count, 2)
     assert.equal(((await redrive(driver, undefined, 1)) as { count: number }).count, 1)
-    assert.deepEqual((await letters(driver)).letters.map(({ error }) => error), ['e2'])
+    assert.deepEqual(
+      (await letters(driver)).letters.map(({ error }) => error),
+      ['e2'],
+    )
   })
 
   test('redrive does not mistake the id of another queue or folder for its own', async () => {
@@ -116,7 +132,10 @@ describe('dead letters (P3, P4, P7)', () => {
     await driver.add('q', { key: 'a' }, { key: 'b' }, { key: 'b' }, { key: 'c' })
     await kill(driver)
     await kill(driver)
-    assert.deepEqual([(await driver.job(driver.id('q', 0))).status, (await driver.job(driver.id('q', 1))).status], ['failed', 'blocked'])
+    assert.deepEqual(
+      [(await driver.job(driver.id('q', 0))).status, (await driver.job(driver.id('q', 1))).status],
+      ['failed', 'blocked'],
+    )
     const held = (await driver.lease('q', { max: 10 })) as Held
     assert.deepEqual(held.offsets, [3], 'other keys go on')
     const { groups, depth } = await driver.stats('q')
@@ -131,7 +150,8 @@ describe('blocked lanes (P4)', () => {
     const driver = await openDriver()
     await driver.queue('q', blocking)
     await driver.add('q', { key: 'a' }, { key: 'a' }, { key: 'b' })
-    for (let i = 0; i < 2; i++) await driver.settle((await driver.lease('q')) as Held, { kind: 'retry', error: `e${i}` })
+    for (let i = 0; i < 2; i++)
+      await driver.settle((await driver.lease('q')) as Held, { kind: 'retry', error: `e${i}` })
     const job = await driver.job(driver.id('q', 0))
     assert.deepEqual([job.status, job.attempts, job.error], ['blocked', 2, 'e1'])
     await driver.settle((await driver.lease('q', { max: 10 })) as Held)
@@ -162,7 +182,8 @@ describe('blocked lanes (P4)', () => {
       await redrive(driver)
       await note()
     }
-    for (let i = 1; i < versions.length; i++) assert.ok((versions[i] as number) > (versions[i - 1] as number), `${versions}`)
+    for (let i = 1; i < versions.length; i++)
+      assert.ok((versions[i] as number) > (versions[i - 1] as number), `${versions}`)
   })
 
   test('one of another id stays blocked', async () => {

@@ -13,11 +13,18 @@ describe('discard (P7)', () => {
     }
     const stats = async () => (await driver.stats('q')).groups[0]
     assert.deepEqual([(await stats())?.dead, (await stats())?.blocked], [1, 1])
-    assert.deepEqual(await driver.command({ kind: 'discard', topic: 'q', group: '', max: 100 }), { status: 'done', count: 1 })
+    assert.deepEqual(await driver.command({ kind: 'discard', topic: 'q', group: '', max: 100 }), {
+      status: 'done',
+      count: 1,
+    })
     await driver.restart()
     assert.equal((await stats())?.dead, 0)
     assert.equal((await driver.job(driver.id('q', 0))).status, 'failed')
-    assert.deepEqual(await driver.command({ kind: 'redrive', topic: 'q', group: '', max: 100 }), { status: 'done', count: 1, ids: [] })
+    assert.deepEqual(await driver.command({ kind: 'redrive', topic: 'q', group: '', max: 100 }), {
+      status: 'done',
+      count: 1,
+      ids: [],
+    })
   })
 
   test('only those of the ids are discarded', async () => {
@@ -26,7 +33,10 @@ describe('discard (P7)', () => {
     await driver.add('q', {}, {})
     await driver.settle((await driver.lease('q', { max: 2 })) as Held, { kind: 'dead', error: 'no' })
     const ids = [driver.id('q', 1), 'q:xxxxxx:0']
-    assert.deepEqual(await driver.command({ kind: 'discard', topic: 'q', group: '', max: 100, ids }), { status: 'done', count: 1 })
+    assert.deepEqual(await driver.command({ kind: 'discard', topic: 'q', group: '', max: 100, ids }), {
+      status: 'done',
+      count: 1,
+    })
     assert.equal((await driver.stats('q')).groups[0]?.dead, 1)
   })
 })
@@ -58,6 +68,20 @@ describe('forget (P2)', () => {
     assert.deepEqual((await driver.stats('t')).groups, [])
     assert.equal((await driver.group('t', 'g', 'earliest')).status, 'declared')
     assert.deepEqual(((await driver.lease('t', { group: 'g', max: 9 })) as Held).attempts, [1, 1])
+  })
+
+  test('the fences of a group that comes again go on rising, so that an old hold has no effect (P5)', async () => {
+    const driver = await openDriver()
+    await driver.topic('t')
+    await driver.group('t', 'g')
+    await driver.add('t', {})
+    const old = (await driver.lease('t', { group: 'g' })) as Held
+    await driver.command({ kind: 'forget', topic: 't', group: 'g' })
+    await driver.restart()
+    await driver.group('t', 'g')
+    const held = (await driver.lease('t', { group: 'g' })) as Held
+    assert.ok(held.fence > old.fence)
+    assert.deepEqual(await driver.settle(old), { status: 'settled', lost: [0], outputs: [] })
   })
 
   test('the one group of a queue cannot be forgotten', async () => {

@@ -13,30 +13,43 @@ describe('a full disk (P13)', () => {
     assert.ok(driver.answered.has(waiting))
     const worker = await driver.beginLease('q')
     const reader = await driver.begin('read', { topic: 'q', from: 'latest', max: 1, waitMs: 10_000 })
-    const watcher = await driver.begin('watch', { id: driver.id('q', 0), version: -1, untilTerminal: true, waitMs: 10_000 })
+    const watcher = await driver.begin('watch', {
+      id: driver.id('q', 0),
+      version: -1,
+      untilTerminal: true,
+      waitMs: 10_000,
+    })
     driver.medium.full = true
     const { topic, group, fence } = held
     const requests = [
       driver.request('append', [toAppend('q', [{}, {}]), toAppend('t', [{}])]),
       driver.request('settle', [{ topic, group, fence, offsets: [0], outcome: { kind: 'done', result: '1' } }]),
-      driver.request('settle', [{ topic, group, fence, offsets: [1], outcome: { kind: 'done' }, outputs: [toAppend('t', [{}])] }]),
+      driver.request('settle', [
+        { topic, group, fence, offsets: [1], outcome: { kind: 'done' }, outputs: [toAppend('t', [{}])] },
+      ]),
       driver.request('find', [driver.id('q', 0)]),
       driver.request('declare', [{ kind: 'queue', name: 'new', settings: {} }]),
     ]
     await driver.step(requests)
     assert.equal(driver.restores, 1)
-    const [append, settle, withOutputs, , declare] = requests.map(({ id }) => driver.answerTo<never[]>(id)) as never as [
+    const [append, settle, withOutputs, , declare] = requests.map(({ id }) =>
+      driver.answerTo<never[]>(id),
+    ) as never as [
       { status: string; outcomes: { status: string; reason: string }[] }[],
       { status: string }[],
       { status: string; reason: string }[],
       unknown,
       { status: string }[],
     ]
-    for (const { outcomes } of append) for (const one of outcomes) assert.deepEqual([one.status, one.reason], ['full', 'disk'])
+    for (const { outcomes } of append)
+      for (const one of outcomes) assert.deepEqual([one.status, one.reason], ['full', 'disk'])
     assert.equal(settle[0]?.status, 'settled')
     assert.deepEqual([withOutputs[0]?.status, withOutputs[0]?.reason], ['full', 'disk'])
     assert.equal(declare[0]?.status, 'declared')
-    assert.deepEqual([driver.answered.has(watcher), driver.answered.has(worker), driver.answered.has(reader)], [true, false, false])
+    assert.deepEqual(
+      [driver.answered.has(watcher), driver.answered.has(worker), driver.answered.has(reader)],
+      [true, false, false],
+    )
     assert.equal((await driver.job(driver.id('q', 1))).status, 'active', 'the settle with outputs had no effect')
     const { head, appended } = await driver.stats('q')
     assert.deepEqual([head, appended], [3, 3])
@@ -67,7 +80,12 @@ describe('a full disk (P13)', () => {
     const ids = [
       await driver.beginLease('q', { waitMs: 5_000 }),
       await driver.begin('read', { topic: 'q', from: 0, max: 1, waitMs: 5_000 }),
-      await driver.begin('watch', { id: driver.scheduledId('q', { status: 'scheduled', dueAtMs: START_MS + 1_000_000, serial: 0 }), version: -1, untilTerminal: true, waitMs: 5_000 }),
+      await driver.begin('watch', {
+        id: driver.scheduledId('q', { status: 'scheduled', dueAtMs: START_MS + 1_000_000, serial: 0 }),
+        version: -1,
+        untilTerminal: true,
+        waitMs: 5_000,
+      }),
     ]
     driver.medium.full = true
     await driver.add('q', {})

@@ -1,6 +1,16 @@
 import { strict as assert } from 'node:assert'
 import { describe, test } from 'node:test'
-import { type Draft, type Held, type LedgerDriver, type LeaseOptions, openDriver, START_MS, toAppend } from '../support/ledger-driver.ts'
+import { openMemoryLog } from '../../src/logs/memory.ts'
+import { BatchView } from '../../src/message-batch.ts'
+import {
+  type Draft,
+  type Held,
+  type LeaseOptions,
+  type LedgerDriver,
+  openDriver,
+  START_MS,
+  toAppend,
+} from '../support/ledger-driver.ts'
 
 const many = (count: number, draft: Draft = {}): Draft[] => Array.from({ length: count }, () => draft)
 
@@ -47,7 +57,11 @@ describe('groups (P6)', () => {
     ] as const
     for (const [i, [from, first]] of starts.entries()) {
       assert.equal((await driver.group('t', `g${i}`, from)).status, 'declared')
-      assert.deepEqual(await drain(driver, `g${i}`), Array.from({ length: 10 - first }, (_, n) => first + n), JSON.stringify(from))
+      assert.deepEqual(
+        await drain(driver, `g${i}`),
+        Array.from({ length: 10 - first }, (_, n) => first + n),
+        JSON.stringify(from),
+      )
     }
     await driver.add('t', {})
     assert.deepEqual(await drain(driver, 'g1'), [10])
@@ -79,7 +93,8 @@ describe('groups (P6)', () => {
     await driver.group('t', 'g', 'earliest', { backoff: { baseMs: 0 } })
     await driver.add('t', ...many(6, { key: 'k' }))
     assert.deepEqual(await drain(driver, 'g'), [0, 1, 2, 3, 4, 5])
-    const seek = (from: 'earliest' | 'latest' | number) => driver.command({ kind: 'seek', topic: 't', group: 'g', from })
+    const seek = (from: 'earliest' | 'latest' | number) =>
+      driver.command({ kind: 'seek', topic: 't', group: 'g', from })
     assert.deepEqual(await seek(2), { status: 'done' })
     const held = (await driver.lease('t', { group: 'g', token: 'x', leaseMs: 100 })) as Held
     assert.deepEqual([held.offsets, held.attempts], [[2], [1]])
@@ -104,8 +119,27 @@ describe('groups (P6)', () => {
     await retryAt(START_MS + 50)
     await driver.advance(200)
     const offsets = []
-    for (let held = await driver.lease('t', { group: 'g' }); held; held = await driver.lease('t', { group: 'g' })) offsets.push(...held.offsets)
+    for (let held = await driver.lease('t', { group: 'g' }); held; held = await driver.lease('t', { group: 'g' }))
+      offsets.push(...held.offsets)
     assert.deepEqual(offsets.toSorted(), [0, 1])
+  })
+
+  test('a message that dies again after a seek is one dead letter', async () => {
+    const driver = await openDriver()
+    await driver.topic('t')
+    await driver.group('t', 'g')
+    await driver.add('t', {})
+    for (let i = 0; i < 3; i++) {
+      await driver.settle((await driver.lease('t', { group: 'g' })) as Held, { kind: 'dead', error: `${i}` })
+      await driver.command({ kind: 'seek', topic: 't', group: 'g', from: 0 })
+    }
+    assert.equal((await driver.stats('t')).groups[0]?.dead, 1)
+    const outcome = await driver.command({ kind: 'dead', topic: 't', group: 'g', max: 10 })
+    assert.ok(outcome.status === 'dead-letters')
+    assert.deepEqual(
+      outcome.letters.map(({ error }) => error),
+      ['2'],
+    )
   })
 
   test('a queue cannot be moved', async () => {
@@ -124,9 +158,9 @@ describe('groups (P6)', () => {
     await driver.add('t', ...many(20))
     await driver.settle((await driver.lease('t', { group: 'g', max: 20 })) as Held, { kind: 'retry', error: 'once' })
     assert.equal((await drain(driver, 'g')).length, 20)
-    const { openMemoryLog } = await import('../../src/logs/memory.ts')
     const { state } = openMemoryLog(driver.medium).own()
-    for (const prefix of ['o/', 'r/', 'l/', 's/', 'k/']) assert.deepEqual(state.range(prefix, `${prefix}\x7f`, 10), [], prefix)
+    for (const prefix of ['o/', 'r/', 'l/', 's/', 'k/'])
+      assert.deepEqual(state.range(prefix, `${prefix}\x7f`, 10), [], prefix)
   })
 })
 
@@ -148,7 +182,8 @@ describe('slow groups (P2)', () => {
   test('without groups a topic is never full', async () => {
     const driver = await openDriver()
     await driver.topic('t', full)
-    for (let i = 0; i < 5; i++) assert.ok((await driver.add('t', ...many(10))).every(({ status }) => status === 'stored'))
+    for (let i = 0; i < 5; i++)
+      assert.ok((await driver.add('t', ...many(10))).every(({ status }) => status === 'stored'))
   })
 
   test('a topic that detaches lets go of the slow group, which is told once what it lost', async () => {
@@ -190,7 +225,10 @@ describe('slow groups (P2)', () => {
         await driver.group('t', 'slow')
         for (let i = 0; i < 12; i++) {
           const outcomes = await driver.add('t', ...many(count, draft))
-          assert.ok(outcomes.every(({ status }) => status === 'stored'), `${JSON.stringify(limit)} by ${count}`)
+          assert.ok(
+            outcomes.every(({ status }) => status === 'stored'),
+            `${JSON.stringify(limit)} by ${count}`,
+          )
         }
         const { depth } = await driver.stats('t')
         assert.ok(depth.messages <= (limit.messages ?? 1_000) && depth.bytes <= (limit.bytes ?? 1e9))
@@ -223,7 +261,6 @@ describe('slow groups (P2)', () => {
 
 describe('reading (P6)', () => {
   async function payloads(driver: LedgerDriver, from: number | 'earliest', max?: number): Promise<string[]> {
-    const { BatchView } = await import('../../src/message-batch.ts')
     const outcome = await driver.read('t', from, max)
     assert.ok(outcome.status === 'read')
     return outcome.messages.flatMap(({ bytes, from: first, to }) => {
@@ -237,7 +274,10 @@ describe('reading (P6)', () => {
     await driver.topic('t')
     for (let i = 0; i < 5; i++) await driver.add('t', { payload: `${i * 2}` }, { payload: `${i * 2 + 1}` })
     await driver.restart()
-    assert.deepEqual(await payloads(driver, 'earliest'), Array.from({ length: 10 }, (_, i) => `${i}`))
+    assert.deepEqual(
+      await payloads(driver, 'earliest'),
+      Array.from({ length: 10 }, (_, i) => `${i}`),
+    )
     const seen: string[] = []
     for (let next = 0; next < 10; ) {
       seen.push(...(await payloads(driver, next, 3)))
@@ -245,7 +285,10 @@ describe('reading (P6)', () => {
       assert.ok(page.status === 'read')
       next = page.next
     }
-    assert.deepEqual(seen, Array.from({ length: 10 }, (_, i) => `${i}`))
+    assert.deepEqual(
+      seen,
+      Array.from({ length: 10 }, (_, i) => `${i}`),
+    )
   })
 
   test('an offset beyond the end is out of range, the end itself is an empty page', async () => {

@@ -1,6 +1,7 @@
 import { strict as assert } from 'node:assert'
 import { describe, test } from 'node:test'
-import { type Held, openDriver, START_MS } from '../support/ledger-driver.ts'
+import { openMemoryLog } from '../../src/logs/memory.ts'
+import { type Held, openDriver, START_MS, toAppend } from '../support/ledger-driver.ts'
 
 const place = (offset: number) => ({ kind: 'offset', partition: 0, offset })
 
@@ -9,7 +10,9 @@ describe('idempotent publish (P8)', () => {
     const driver = await openDriver()
     await driver.queue('q')
     assert.deepEqual(await driver.add('q', { idempotencyKey: 'k' }), [{ status: 'stored', offset: 0 }])
-    assert.deepEqual(await driver.add('q', { idempotencyKey: 'k' }), [{ status: 'duplicate', place: place(0), timestampMs: START_MS }])
+    assert.deepEqual(await driver.add('q', { idempotencyKey: 'k' }), [
+      { status: 'duplicate', place: place(0), timestampMs: START_MS },
+    ])
     assert.equal((await driver.stats('q')).head, 1)
   })
 
@@ -24,8 +27,17 @@ describe('idempotent publish (P8)', () => {
   test('within one batch a key counts once', async () => {
     const driver = await openDriver()
     await driver.queue('q')
-    const outcomes = await driver.add('q', { payload: '1' }, { idempotencyKey: 'k' }, { idempotencyKey: 'k' }, { idempotencyKey: 'k', payload: '9' })
-    assert.deepEqual(outcomes.map(({ status }) => status), ['stored', 'stored', 'duplicate', 'mismatch'])
+    const outcomes = await driver.add(
+      'q',
+      { payload: '1' },
+      { idempotencyKey: 'k' },
+      { idempotencyKey: 'k' },
+      { idempotencyKey: 'k', payload: '9' },
+    )
+    assert.deepEqual(
+      outcomes.map(({ status }) => status),
+      ['stored', 'stored', 'duplicate', 'mismatch'],
+    )
     assert.deepEqual(outcomes[2], { status: 'duplicate', place: place(1), timestampMs: START_MS })
   })
 
@@ -34,8 +46,17 @@ describe('idempotent publish (P8)', () => {
     await driver.queue('q')
     await driver.queue('r')
     const statuses = []
-    for (const [topic, scope] of [['q', undefined], ['r', undefined], ['q', 'alice'], ['q', 'bob'], ['q', 'alice'], ['q', '']] as const) {
-      statuses.push((await driver.add(topic, { idempotencyKey: 'k', ...(scope === undefined ? {} : { scope }) }))[0]?.status)
+    for (const [topic, scope] of [
+      ['q', undefined],
+      ['r', undefined],
+      ['q', 'alice'],
+      ['q', 'bob'],
+      ['q', 'alice'],
+      ['q', ''],
+    ] as const) {
+      statuses.push(
+        (await driver.add(topic, { idempotencyKey: 'k', ...(scope === undefined ? {} : { scope }) }))[0]?.status,
+      )
     }
     assert.deepEqual(statuses, ['stored', 'stored', 'stored', 'stored', 'duplicate', 'duplicate'])
   })
@@ -47,16 +68,20 @@ describe('idempotent publish (P8)', () => {
     await driver.restart()
     await driver.settle((await driver.lease('q')) as Held)
     await driver.restart()
-    assert.deepEqual(await driver.add('q', { idempotencyKey: 'k' }), [{ status: 'duplicate', place: place(0), timestampMs: START_MS }])
+    assert.deepEqual(await driver.add('q', { idempotencyKey: 'k' }), [
+      { status: 'duplicate', place: place(0), timestampMs: START_MS },
+    ])
   })
 
   test('the key is kept if and only if its message is', async () => {
     for (const kind of ['lost', 'torn', 'kept'] as const) {
       const driver = await openDriver()
       await driver.queue('q')
-      const { toAppend } = await import('../support/ledger-driver.ts')
       await driver.crashAndReopen(kind, [driver.request('append', [toAppend('q', [{ idempotencyKey: 'k' }])])])
-      assert.equal((await driver.add('q', { idempotencyKey: 'k' }))[0]?.status, kind === 'kept' ? 'duplicate' : 'stored')
+      assert.equal(
+        (await driver.add('q', { idempotencyKey: 'k' }))[0]?.status,
+        kind === 'kept' ? 'duplicate' : 'stored',
+      )
       assert.equal((await driver.stats('q')).head, 1)
     }
   })
@@ -79,7 +104,6 @@ describe('idempotent publish (P8)', () => {
     await driver.queue('q', { idempotencyMs: 1_000 })
     for (let i = 0; i < 50; i++) await driver.add('q', { idempotencyKey: `k${i}` })
     await driver.advance(200_000)
-    const { openMemoryLog } = await import('../../src/logs/memory.ts')
     assert.equal(openMemoryLog(driver.medium).own().state.range('i/', 'i/\x7f', 100).length, 0)
   })
 
@@ -88,7 +112,11 @@ describe('idempotent publish (P8)', () => {
     await driver.queue('q')
     const draft = { idempotencyKey: 'k', dueAtMs: START_MS + 1_000 }
     assert.deepEqual(await driver.add('q', draft), [{ status: 'scheduled', dueAtMs: START_MS + 1_000, serial: 0 }])
-    const duplicate = { status: 'duplicate', place: { kind: 'scheduled', dueMs: START_MS + 1_000, serial: 0 }, timestampMs: START_MS }
+    const duplicate = {
+      status: 'duplicate',
+      place: { kind: 'scheduled', dueMs: START_MS + 1_000, serial: 0 },
+      timestampMs: START_MS,
+    }
     assert.deepEqual(await driver.add('q', draft), [duplicate])
     await driver.advance(2_000)
     assert.deepEqual(await driver.add('q', draft), [duplicate])

@@ -96,7 +96,13 @@ describe('deadlines (P11)', () => {
     for (const priority of [0, 1, 2]) {
       const driver = await openDriver()
       await driver.queue('q')
-      await driver.add('q', { key: 'a', priority, deadlineMs: START_MS + 100 }, { key: 'a', priority: 0, deadlineMs: START_MS + 100 }, { key: 'a' }, {})
+      await driver.add(
+        'q',
+        { key: 'a', priority, deadlineMs: START_MS + 100 },
+        { key: 'a', priority: 0, deadlineMs: START_MS + 100 },
+        { key: 'a' },
+        {},
+      )
       assert.ok(await driver.lease('q', { token: 't', leaseMs: 50 }))
       await driver.advance(200)
       for (const offset of [1, 0]) {
@@ -192,7 +198,13 @@ describe('waits (P10)', () => {
       await watch(driver, driver.id('q', 0), -1, true, 500),
       await driver.beginLease('q', { waitMs: 500 }),
       await driver.begin('read', { topic: 'q', from: 'latest', max: 1, waitMs: 500 }),
-      await watch(driver, driver.scheduledId('q', { status: 'scheduled', dueAtMs: START_MS + 100_000, serial: 0 }), 0, false, 500),
+      await watch(
+        driver,
+        driver.scheduledId('q', { status: 'scheduled', dueAtMs: START_MS + 100_000, serial: 0 }),
+        0,
+        false,
+        500,
+      ),
     ]
     await driver.advance(499)
     assert.ok(ids.every((id) => !driver.answered.has(id)))

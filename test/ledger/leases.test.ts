@@ -1,6 +1,7 @@
 import { strict as assert } from 'node:assert'
 import { describe, test } from 'node:test'
-import { type Held, type LedgerDriver, openDriver, part, START_MS } from '../support/ledger-driver.ts'
+import { openMemoryLog } from '../../src/logs/memory.ts'
+import { type Held, type LedgerDriver, openDriver, part, START_MS, toAppend } from '../support/ledger-driver.ts'
 
 /** Takes everything that is there, one lease at a time, and settles it. */
 async function drain(driver: LedgerDriver, queue: string): Promise<number[]> {
@@ -39,7 +40,12 @@ describe('fences (P5)', () => {
     const old = (await driver.lease('q', { token: 't', leaseMs: 100 })) as Held
     await driver.advance(100)
     const now = (await driver.lease('q', { token: 't', leaseMs: 100_000 })) as Held
-    for (const outcome of [{ kind: 'done' }, { kind: 'release' }, { kind: 'dead', error: 'x' }, { kind: 'retry', error: 'x' }] as const) {
+    for (const outcome of [
+      { kind: 'done' },
+      { kind: 'release' },
+      { kind: 'dead', error: 'x' },
+      { kind: 'retry', error: 'x' },
+    ] as const) {
       assert.deepEqual(await driver.settle(old, outcome), { status: 'settled', lost: [0], outputs: [] })
     }
     assert.deepEqual(await driver.extend(old, 999_999, '"p"'), { status: 'extended', expiresAtMs: 0, lost: [0] })
@@ -48,7 +54,11 @@ describe('fences (P5)', () => {
     const job = await driver.job(driver.id('q', 0))
     assert.deepEqual([job.status, job.attempts, job.progress], ['active', 2, undefined])
     assert.deepEqual(await driver.settle(now), { status: 'settled', lost: [], outputs: [] })
-    assert.deepEqual(await driver.settle(now), { status: 'settled', lost: [0], outputs: [] }, 'a second time it is lost')
+    assert.deepEqual(
+      await driver.settle(now),
+      { status: 'settled', lost: [0], outputs: [] },
+      'a second time it is lost',
+    )
   })
 
   test('a settle with the token of another has no effect', async () => {
@@ -71,8 +81,11 @@ describe('fences (P5)', () => {
     await driver.add('q', {})
     const old = (await driver.lease('q', { token: 't', leaseMs: 100 })) as Held
     await driver.advance(100)
-    const { toAppend } = await import('../support/ledger-driver.ts')
-    assert.deepEqual(await driver.settle(old, { kind: 'done' }, { outputs: [toAppend('out', [{}])] }), { status: 'settled', lost: [0], outputs: [] })
+    assert.deepEqual(await driver.settle(old, { kind: 'done' }, { outputs: [toAppend('out', [{}])] }), {
+      status: 'settled',
+      lost: [0],
+      outputs: [],
+    })
     assert.equal((await driver.stats('out')).head, 0)
   })
 })
@@ -114,7 +127,11 @@ describe('leases by token (P5)', () => {
     driver.nowMs += 2_000
     await driver.restart()
     assert.deepEqual((await driver.lease('q', { token: 't' }))?.attempts, [2])
-    assert.deepEqual((await driver.settle(old)).status === 'settled' && (await driver.settle(old)), { status: 'settled', lost: [0], outputs: [] })
+    assert.deepEqual((await driver.settle(old)).status === 'settled' && (await driver.settle(old)), {
+      status: 'settled',
+      lost: [0],
+      outputs: [],
+    })
   })
 
   test('an extension never makes a hold shorter', async () => {
@@ -227,7 +244,14 @@ describe('leases of the process (P3, P5)', () => {
       const driver = await openDriver()
       await driver.queue('q', { backoff: { baseMs: 0 } })
       await driver.add('q', {})
-      const request = driver.request('lease', { topic: 'q', group: '', max: 1, leaseMs: 1, waitMs: 0, holder: { kind: 'process' } })
+      const request = driver.request('lease', {
+        topic: 'q',
+        group: '',
+        max: 1,
+        leaseMs: 1,
+        waitMs: 0,
+        holder: { kind: 'process' },
+      })
       await driver.crashAndReopen(kind, [request])
       assert.deepEqual((await driver.lease('q'))?.attempts, [kind === 'kept' ? 2 : 1])
     }
@@ -249,12 +273,25 @@ describe('leases of the process (P3, P5)', () => {
     await driver.queue('q')
     await driver.add('q', {}, {})
     const held = (await driver.lease('q', { max: 2 })) as Held
-    const byToken = driver.request('lease', { topic: 'q', group: '', max: 1, leaseMs: 1_000, waitMs: 9_999, holder: { kind: 'process' } })
+    const byToken = driver.request('lease', {
+      topic: 'q',
+      group: '',
+      max: 1,
+      leaseMs: 1_000,
+      waitMs: 9_999,
+      holder: { kind: 'process' },
+    })
     await driver.step([byToken, driver.request('stop', null)])
     assert.deepEqual(driver.answerTo(byToken.id), { status: 'empty' })
     await driver.restart()
     const again = (await driver.lease('q', { max: 2 })) as Held
-    assert.deepEqual([again.offsets.toSorted(), again.attempts], [[0, 1], [2, 2]])
+    assert.deepEqual(
+      [again.offsets.toSorted(), again.attempts],
+      [
+        [0, 1],
+        [2, 2],
+      ],
+    )
     assert.ok(again.fence > held.fence)
   })
 
@@ -289,8 +326,10 @@ describe('leases of the process (P3, P5)', () => {
 })
 
 describe('once (P9)', () => {
-  const remember = (driver: LedgerDriver, held: Held, name: string, value: string) => driver.command({ kind: 'remember', hold: held, name, value })
-  const recall = (driver: LedgerDriver, held: Held, name: string) => driver.command({ kind: 'recall', hold: held, name })
+  const remember = (driver: LedgerDriver, held: Held, name: string, value: string) =>
+    driver.command({ kind: 'remember', hold: held, name, value })
+  const recall = (driver: LedgerDriver, held: Held, name: string) =>
+    driver.command({ kind: 'recall', hold: held, name })
 
   test('what was kept under a lease is there in later attempts, after a restart too', async () => {
     const driver = await openDriver()
@@ -319,7 +358,7 @@ describe('once (P9)', () => {
     await driver.settle(part(held, 0))
     const kept = driver.medium.journal.length
     assert.ok(kept > 0)
-    const log = (await import('../../src/logs/memory.ts')).openMemoryLog(driver.medium)
+    const log = openMemoryLog(driver.medium)
     assert.equal(log.own().state.range('k/', 'k/\x7f', 10).length, 1)
   })
 })

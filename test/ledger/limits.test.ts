@@ -31,7 +31,8 @@ describe('limits (P7)', () => {
     const outcomes = await driver.add('q', ...many(6))
     assert.deepEqual(statuses(outcomes), ['stored', 'stored', 'stored', 'full', 'full', 'full'])
     assert.deepEqual((outcomes[0] as { offset: number }).offset, 2)
-    for (const outcome of outcomes.slice(3) as FullOutcome[]) assert.deepEqual([outcome.reason, outcome.depth, outcome.limit], ['messages', 5, 5])
+    for (const outcome of outcomes.slice(3) as FullOutcome[])
+      assert.deepEqual([outcome.reason, outcome.depth, outcome.limit], ['messages', 5, 5])
     const { depth, refused, appended } = await driver.stats('q')
     assert.deepEqual([depth.messages, refused, appended], [5, 3, 5])
   })
@@ -101,7 +102,11 @@ describe('limits (P7)', () => {
     assert.equal((await driver.stats('q')).depth.messages, 5)
     await driver.settle((await driver.lease('q')) as Held)
     assert.equal((await driver.stats('q')).depth.messages, 4)
-    assert.deepEqual(statuses(await driver.add('q', ...many(3, { dueAtMs: START_MS + 1_000 }))), ['scheduled', 'scheduled', 'full'])
+    assert.deepEqual(statuses(await driver.add('q', ...many(3, { dueAtMs: START_MS + 1_000 }))), [
+      'scheduled',
+      'scheduled',
+      'full',
+    ])
   })
 
   test('the depth is the same after a restart', async () => {
@@ -179,7 +184,9 @@ describe('outputs and the reserve (P7, P9)', () => {
       await driver.add('q', {})
       const held = (await driver.lease('q', { token: 't', leaseMs: 60_000 })) as Held
       const { topic, group, fence, offsets, token } = held
-      const body = [{ topic, group, fence, offsets, token, outcome: { kind: 'done' as const, result: '1' }, ...outputs('out', 2) }]
+      const body = [
+        { topic, group, fence, offsets, token, outcome: { kind: 'done' as const, result: '1' }, ...outputs('out', 2) },
+      ]
       await driver.crashAndReopen(kind, [driver.request('settle', body)])
       const done = kind === 'kept'
       assert.equal((await driver.job(driver.id('q', 0))).status, done ? 'completed' : 'active')
@@ -194,14 +201,20 @@ describe('outputs and the reserve (P7, P9)', () => {
     await driver.add('out', ...many(20))
     await driver.add('q', {}, {}, {})
     const held = (await driver.lease('q', { max: 3 })) as Held
-    assert.equal((await driver.settle({ ...held, offsets: [0] }, { kind: 'done' }, outputs('out', 2))).status, 'settled')
+    assert.equal(
+      (await driver.settle({ ...held, offsets: [0] }, { kind: 'done' }, outputs('out', 2))).status,
+      'settled',
+    )
     const full = await driver.settle({ ...held, offsets: [1, 2] }, { kind: 'done' }, outputs('out', 1))
     assert.ok(full.status === 'full')
     assert.deepEqual([full.reason, full.depth, full.limit], ['messages', 22, 20])
     assert.equal((await driver.job(driver.id('q', 1))).status, 'active')
     assert.equal((await driver.stats('out')).depth.messages, 22)
     await settleSome(driver, 'out', 1)
-    assert.equal((await driver.settle({ ...held, offsets: [1, 2] }, { kind: 'done' }, outputs('out', 1))).status, 'settled')
+    assert.equal(
+      (await driver.settle({ ...held, offsets: [1, 2] }, { kind: 'done' }, outputs('out', 1))).status,
+      'settled',
+    )
   })
 
   test('of several outputs, one that is full refuses all of them', async () => {
@@ -225,7 +238,11 @@ describe('outputs and the reserve (P7, P9)', () => {
       await driver.add('q', ...many(7))
       for (let round = 0; round < 5; round++) {
         const held = (await driver.lease('q')) as Held
-        assert.equal((await driver.settle(held, { kind: 'done' }, outputs('q', 1))).status, 'settled', JSON.stringify(limit))
+        assert.equal(
+          (await driver.settle(held, { kind: 'done' }, outputs('q', 1))).status,
+          'settled',
+          JSON.stringify(limit),
+        )
         assert.equal((await driver.settle(held, { kind: 'done' }, outputs('q', 1))).status, 'settled')
       }
     }

@@ -102,7 +102,8 @@ describe('lanes (P4)', () => {
   test('a strict queue reads no further than it hands out', async () => {
     const driver = await openDriver()
     await driver.queue('q', { strict: true })
-    for (let i = 0; i < 50; i++) await driver.add('q', ...Array.from({ length: 100 }, () => ({ payload: `"${'x'.repeat(1_000)}"` })))
+    for (let i = 0; i < 50; i++)
+      await driver.add('q', ...Array.from({ length: 100 }, () => ({ payload: `"${'x'.repeat(1_000)}"` })))
     await driver.restart()
     const before = driver.log.health().counters.rowsRead
     const waiting = [await driver.beginLease('q'), await driver.beginLease('q', { max: 10 })]
@@ -115,7 +116,15 @@ describe('priorities (P4)', () => {
   test('high goes before normal goes before low', async () => {
     const driver = await openDriver()
     await driver.queue('q')
-    await driver.add('q', { priority: 2 }, { priority: 1 }, { priority: 0 }, { priority: 2 }, { priority: 1 }, { priority: 0 })
+    await driver.add(
+      'q',
+      { priority: 2 },
+      { priority: 1 },
+      { priority: 0 },
+      { priority: 2 },
+      { priority: 1 },
+      { priority: 0 },
+    )
     assert.deepEqual((await driver.lease('q', { max: 10 }))?.offsets, [2, 5, 1, 4, 0, 3])
   })
 
@@ -169,7 +178,8 @@ describe('priorities (P4)', () => {
   test('without other classes nothing is walked ahead of the hand-out', async () => {
     const driver = await openDriver()
     await driver.queue('q')
-    for (let i = 0; i < 100; i++) await driver.add('q', ...Array.from({ length: 100 }, () => ({ payload: `"${'x'.repeat(100)}"` })))
+    for (let i = 0; i < 100; i++)
+      await driver.add('q', ...Array.from({ length: 100 }, () => ({ payload: `"${'x'.repeat(100)}"` })))
     await driver.restart()
     const before = driver.log.health().counters.rowsRead
     await driver.lease('q', { max: 10 })
@@ -217,6 +227,19 @@ describe('delay (P4)', () => {
     assert.equal(driver.answered.has(waiting), true)
   })
 
+  test('each delayed job takes its place at its own time, in whatever order they were accepted', async () => {
+    const driver = await openDriver()
+    await driver.queue('q')
+    for (const ms of [500, 100, 900, 300]) await driver.add('q', { payload: `${ms}`, dueAtMs: START_MS + ms })
+    const seen: string[] = []
+    for (let ms = 0; ms <= 1_000; ms += 50) {
+      driver.nowMs = START_MS + ms
+      await driver.step([])
+      for (const payload of (await driver.lease('q', { max: 10 }))?.payloads ?? []) seen.push(`${payload} at ${ms}`)
+    }
+    assert.deepEqual(seen, ['100 at 100', '300 at 300', '500 at 500', '900 at 900'])
+  })
+
   test('a time that is past is no delay', async () => {
     const driver = await openDriver()
     await driver.queue('q')
@@ -246,11 +269,18 @@ describe('delay (P4)', () => {
     driver.nowMs += 1_000
     await driver.step([])
     const outputs = driver.lastCommit?.outputs ?? []
-    assert.equal(outputs.reduce((sum, { count }) => sum + count, 0), 1_000)
+    assert.equal(
+      outputs.reduce((sum, { count }) => sum + count, 0),
+      1_000,
+    )
     await driver.advance(100)
     const payloads = []
-    for (let held = await driver.lease('q', { max: 10_000 }); held; held = await driver.lease('q', { max: 10_000 })) payloads.push(...held.payloads)
-    assert.deepEqual(payloads, drafts.map(({ payload }) => payload))
+    for (let held = await driver.lease('q', { max: 10_000 }); held; held = await driver.lease('q', { max: 10_000 }))
+      payloads.push(...held.payloads)
+    assert.deepEqual(
+      payloads,
+      drafts.map(({ payload }) => payload),
+    )
   })
 
   test('delayed jobs cost the same, however many were there before', async () => {

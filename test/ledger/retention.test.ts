@@ -1,5 +1,6 @@
 import { strict as assert } from 'node:assert'
 import { describe, test } from 'node:test'
+import { openMemoryLog } from '../../src/logs/memory.ts'
 import { type Draft, type Held, type LedgerDriver, openDriver, START_MS } from '../support/ledger-driver.ts'
 
 const many = (count: number, draft: Draft = {}): Draft[] => Array.from({ length: count }, () => draft)
@@ -109,7 +110,13 @@ describe('retention (P2)', () => {
     await driver.advance(10_000)
     const outcome = await driver.read('t', 2)
     assert.deepEqual(outcome, { status: 'truncated', offset: 2, earliest: 5, head: 5 })
-    assert.deepEqual(await driver.read('t', 'earliest'), { status: 'read', messages: [], next: 5, earliest: 5, head: 5 })
+    assert.deepEqual(await driver.read('t', 'earliest'), {
+      status: 'read',
+      messages: [],
+      next: 5,
+      earliest: 5,
+      head: 5,
+    })
   })
 
   test('earliest never falls, over restarts too', async () => {
@@ -130,11 +137,24 @@ describe('retention (P2)', () => {
     await driver.queue('q', { retention: { ms: 1_000 } })
     for (let i = 0; i < 10; i++) await driver.add('q', {}, { dueAtMs: START_MS + 10 + i })
     await driver.advance(1_000)
-    for (let held = await driver.lease('q'); held; held = await driver.lease('q')) await driver.settle(held, { kind: 'done', result: '1' })
+    for (let held = await driver.lease('q'); held; held = await driver.lease('q'))
+      await driver.settle(held, { kind: 'done', result: '1' })
     await driver.advance(200_000)
-    const { openMemoryLog } = await import('../../src/logs/memory.ts')
     const { state } = openMemoryLog(driver.medium).own()
-    for (const prefix of ['o/', 'm/', 'd/', 'l/']) assert.deepEqual(state.range(prefix, `${prefix}\x7f`, 10), [], prefix)
+    for (const prefix of ['o/', 'm/', 'd/', 'l/'])
+      assert.deepEqual(state.range(prefix, `${prefix}\x7f`, 10), [], prefix)
+  })
+
+  test('a process that is started more often than the period trims by time all the same', async () => {
+    const driver = await openDriver()
+    await driver.queue('q', { retention: { ms: 60_000 } })
+    await driver.add('q', ...many(5))
+    await drain(driver, 'q')
+    for (let i = 0; i < 10; i++) {
+      await driver.advance(10_000)
+      await driver.restart()
+    }
+    assert.equal((await driver.stats('q')).earliest, 5)
   })
 
   test('a folder that is opened often is trimmed all the same', async () => {

@@ -83,7 +83,22 @@ describe('the set of settled offsets', () => {
   })
 
   test('bits at the ends of words and chunks', () => {
-    for (const offset of [0, 1, 30, 31, 32, 33, 63, 64, CHUNK - 33, CHUNK - 32, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK - 1]) {
+    for (const offset of [
+      0,
+      1,
+      30,
+      31,
+      32,
+      33,
+      63,
+      64,
+      CHUNK - 33,
+      CHUNK - 32,
+      CHUNK - 1,
+      CHUNK,
+      CHUNK + 1,
+      2 * CHUNK - 1,
+    ]) {
       const pair = new Pair(0)
       pair.add(offset)
       pair.save()
@@ -99,7 +114,10 @@ describe('the set of settled offsets', () => {
     const pair = new Pair(0)
     for (let offset = 1; offset < 4 * CHUNK; offset++) pair.add(offset)
     pair.save()
-    assert.deepEqual([...pair.rows.values()].map(({ byteLength }) => byteLength), [CHUNK / 8, 1, 1, 1])
+    assert.deepEqual(
+      [...pair.rows.values()].map(({ byteLength }) => byteLength),
+      [CHUNK / 8, 1, 1, 1],
+    )
     pair.reload()
     assert.equal(pair.set.nextOpen(1), 4 * CHUNK)
     pair.add(0)
@@ -120,7 +138,8 @@ describe('settling out of order, over more than one chunk', () => {
       const offsets = held.offsets.filter((offset) => offset < count - 100)
       await driver.settle({ ...held, offsets })
       settled += offsets.length
-      if (offsets.length < held.offsets.length) await driver.settle({ ...held, offsets: held.offsets.slice(offsets.length) }, { kind: 'release' })
+      if (offsets.length < held.offsets.length)
+        await driver.settle({ ...held, offsets: held.offsets.slice(offsets.length) }, { kind: 'release' })
     }
     await driver.restart()
     const { depth, groups } = await driver.stats('q')
@@ -140,7 +159,10 @@ describe('settling out of order, over more than one chunk', () => {
     await driver.queue('q')
     const count = 3_000
     for (let i = 0; i < count; i += 10) {
-      await driver.add('q', ...Array.from({ length: 10 }, (_, j) => ({ payload: `"${i + j}${'x'.repeat(500)}"`, key: `k${(i + j) % 7}` })))
+      await driver.add(
+        'q',
+        ...Array.from({ length: 10 }, (_, j) => ({ payload: `"${i + j}${'x'.repeat(500)}"`, key: `k${(i + j) % 7}` })),
+      )
     }
     await driver.restart()
     const before = driver.log.health().counters.rowsRead

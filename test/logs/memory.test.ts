@@ -19,7 +19,8 @@ const put = (...pairs: readonly (readonly [string, string | null])[]): Commit =>
   changes: new Map(pairs.map(([key, value]) => [key, value === null ? null : Buffer.from(value)])),
 })
 
-const textOf = (entries: readonly (readonly [string, Uint8Array])[]) => entries.map(([key, value]) => `${key}=${Buffer.from(value)}`)
+const textOf = (entries: readonly (readonly [string, Uint8Array])[]) =>
+  entries.map(([key, value]) => `${key}=${Buffer.from(value)}`)
 
 describe('the memory log', () => {
   test('what was committed is there after opening again, in the same places', () => {
@@ -27,12 +28,18 @@ describe('the memory log', () => {
     const log = openMemoryLog(medium)
     const owner = log.own()
     const first = batchAt(0, 3)
-    const outcome = log.commit(owner, { ...put(['a', '1']), outputs: [first, batchAt(3, 2, first.bytes.byteLength - 16)] })
+    const outcome = log.commit(owner, {
+      ...put(['a', '1']),
+      outputs: [first, batchAt(3, 2, first.bytes.byteLength - 16)],
+    })
     assert.deepEqual(outcome, { status: 'durable', offsets: [0, 3] })
     const again = openMemoryLog(medium)
     const [extent] = again.declare([TOPIC])
     assert.deepEqual([extent?.earliest, extent?.head], [0, 5])
-    assert.deepEqual(again.read(1, 0, 4, 1).map(({ baseOffset }) => baseOffset), [3])
+    assert.deepEqual(
+      again.read(1, 0, 4, 1).map(({ baseOffset }) => baseOffset),
+      [3],
+    )
     assert.deepEqual(textOf(again.own().state.range('', '\x7f', 10)), ['a=1'])
   })
 
@@ -43,7 +50,9 @@ describe('the memory log', () => {
       const owner = log.own()
       log.commit(owner, put(['a', '1']))
       medium.crashNext = kind
-      assert.throws(() => log.commit(owner, { ...put(['a', '2']), outputs: [batchAt(0, 1)] }), { code: 'ENGINE_FAILED' })
+      assert.throws(() => log.commit(owner, { ...put(['a', '2']), outputs: [batchAt(0, 1)] }), {
+        code: 'ENGINE_FAILED',
+      })
       assert.throws(() => log.commit(owner, put(['a', '3'])), { code: 'ENGINE_FAILED' }, 'the process is dead')
       const again = openMemoryLog(medium)
       assert.deepEqual(textOf(again.own().state.range('', '\x7f', 10)), [kind === 'kept' ? 'a=2' : 'a=1'])
@@ -140,7 +149,9 @@ describe('its state', () => {
       const plain = new Map<string, string>()
       for (let i = 0; i < 60; i++) {
         const changes = Array.from({ length: 1 + Math.floor(random() * 80) }, (): [string, string | null] => {
-          const key = `k/${Math.floor(random() * 1_500).toString(16).padStart(3, '0')}`
+          const key = `k/${Math.floor(random() * 1_500)
+            .toString(16)
+            .padStart(3, '0')}`
           return [key, random() < (i % 20 < 12 ? 0.2 : 0.9) ? null : `${i}`]
         })
         log.commit(owner, put(...changes))
@@ -149,12 +160,23 @@ describe('its state', () => {
           else plain.set(key, value)
         }
         const keys = [...plain.keys()].sort()
-        const from = `k/${Math.floor(random() * 1_500).toString(16).padStart(3, '0')}`
-        const to = `k/${Math.floor(random() * 1_500).toString(16).padStart(3, '0')}`
+        const from = `k/${Math.floor(random() * 1_500)
+          .toString(16)
+          .padStart(3, '0')}`
+        const to = `k/${Math.floor(random() * 1_500)
+          .toString(16)
+          .padStart(3, '0')}`
         const limit = Math.floor(random() * 30)
         const expected = keys.filter((key) => key >= from && key < to).slice(0, limit)
-        assert.deepEqual(owner.state.range(from, to, limit).map(([key]) => key), expected, `seed ${seed}`)
-        assert.deepEqual(textOf(owner.state.range('', '\x7f', 10_000)), keys.map((key) => `${key}=${plain.get(key)}`))
+        assert.deepEqual(
+          owner.state.range(from, to, limit).map(([key]) => key),
+          expected,
+          `seed ${seed}`,
+        )
+        assert.deepEqual(
+          textOf(owner.state.range('', '\x7f', 10_000)),
+          keys.map((key) => `${key}=${plain.get(key)}`),
+        )
       }
       const copied = []
       for await (const entry of log.changes(owner)) copied.push(entry)

@@ -24,7 +24,10 @@ describe('lanes', () => {
         assert.equal(lanes.leave(other), leaving[0] ?? -1)
       }
       assert.equal(lanes.isBusy(other), leaving.length > 0)
-      assert.equal(lanes.followers, [...plain.values()].reduce((sum, { length }) => sum + Math.max(0, length - 1), 0))
+      assert.equal(
+        lanes.followers,
+        [...plain.values()].reduce((sum, { length }) => sum + Math.max(0, length - 1), 0),
+      )
     }
   })
 

@@ -8,7 +8,10 @@ describe('a rate', () => {
   test('never lets more through than it says, but for what catching up allows, however it is asked', () => {
     for (let seed = 1; seed <= 40; seed++) {
       const random = createRandom(seed)
-      const settings = { messages: 1 + Math.floor(random() * (seed % 2 === 0 ? 20 : 3_000)), perMs: [1_000, 60_000, 100][seed % 3] as number }
+      const settings = {
+        messages: 1 + Math.floor(random() * (seed % 2 === 0 ? 20 : 3_000)),
+        perMs: [1_000, 60_000, 100][seed % 3] as number,
+      }
       const rate = createRate(settings, 0)
       const taken: { atMs: number; count: number }[] = []
       for (let nowMs = 0; nowMs < settings.perMs * 3; nowMs += Math.floor(random() ** 3 * settings.perMs * 0.3)) {
@@ -28,7 +31,11 @@ describe('a rate', () => {
   })
 
   test('is reached by who asks when it says', () => {
-    for (const settings of [{ messages: 7, perMs: 1_000 }, { messages: 1, perMs: 3_600_000 }, { messages: 5_000, perMs: 1_000 }]) {
+    for (const settings of [
+      { messages: 7, perMs: 1_000 },
+      { messages: 1, perMs: 3_600_000 },
+      { messages: 5_000, perMs: 1_000 },
+    ]) {
       const rate = createRate(settings, 0)
       let nowMs = 0
       let count = 0

@@ -9,7 +9,7 @@ import { createRandom } from '../../src/host/host.ts'
 import type { LedgerRequest } from '../../src/ledger/requests.ts'
 import { MemoryMedium } from '../../src/logs/memory.ts'
 import { LedgerChecks } from './ledger-checks.ts'
-import { type Draft, LedgerDriver, type Leased, leaseBody, toAppend } from './ledger-driver.ts'
+import { type Draft, type Leased, LedgerDriver, leaseBody, toAppend } from './ledger-driver.ts'
 import { ModelGroup, ModelTopic } from './ledger-model.ts'
 
 const KEYS = ['a', 'b', 'c', 'd'] as const
@@ -71,11 +71,19 @@ class Chaos {
       retention: { ms: this.#pick([0, 2_000, 1_000_000_000]), bytes: this.#pick([0, 500, 1_000_000]) },
       idempotencyMs: this.#pick([0, 1_000, 100_000]),
     })
-    const out = withDefaults(DEFAULT_QUEUE, { attempts: 2, limit: { messages: this.#pick([3, 20, 100]) }, retention: { ms: 1_000 } })
+    const out = withDefaults(DEFAULT_QUEUE, {
+      attempts: 2,
+      limit: { messages: this.#pick([3, 20, 100]) },
+      retention: { ms: 1_000 },
+    })
     await driver.queue('q', queue)
     await driver.queue('out', out)
     await driver.topic('t', { limit: { messages: 60 }, retention: { ms: this.#pick([0, 3_000]) } })
-    const models = [modelOf('q', queue), modelOf('out', out), new ModelTopic('t', 'topic', { messages: 60, bytes: 1_073_741_824 }, 86_400_000)]
+    const models = [
+      modelOf('q', queue),
+      modelOf('out', out),
+      new ModelTopic('t', 'topic', { messages: 60, bytes: 1_073_741_824 }, 86_400_000),
+    ]
     this.checks = new LedgerChecks(driver, models)
     await driver.group('t', 'early', 0, { attempts: 3, strict: this.#chance(0.3), backoff: { baseMs: 10 } })
   }
@@ -102,9 +110,12 @@ class Chaos {
     driver.medium.full = false
     await driver.advance(3_000)
     await this.#restart()
+    const groups = [...this.checks.topics.values()].flatMap(({ name, groups }) =>
+      [...groups.keys()].map((group) => ({ topic: name, group })),
+    )
     for (let round = 0; ; round++) {
       assert.ok(round < MAX_ROUNDS_TO_DRAIN, 'what is stored is worked off')
-      for (const { topic, group } of this.#workers) {
+      for (const { topic, group } of groups) {
         await driver.command({ kind: 'resume', topic, group })
         await driver.begin('command', { kind: 'redrive', topic, group, max: 1_000 })
         const held = await driver.lease(topic, { group, max: 50 })
@@ -157,13 +168,18 @@ class Chaos {
       this.#leases.delete(id)
       if (outcome.status === 'leased') this.#holds.push({ ...worker, fence: outcome.fence, offsets: outcome.offsets })
     }
-    if (this.#hasLateGroup && !this.#workers.some(({ group }) => group === 'late')) this.#workers.push({ topic: 't', group: 'late' })
+    const late = this.#workers.findIndex(({ group }) => group === 'late')
+    if (late >= 0 && this.#random() < 0.5 && !this.#hasLateGroup) this.#workers.splice(late, 1)
+    else if (late < 0 && this.#hasLateGroup) this.#workers.push({ topic: 't', group: 'late' })
     if (this.#holds.length > MAX_HOLDS) this.#holds.splice(0, this.#holds.length - MAX_HOLDS)
     for (const topic of ['q', 'out']) {
       const model = this.checks.topics.get(topic) as ModelTopic
       if (model.messages.length > 0) this.#ids.push(this.#driver.id(topic, this.#below(model.messages.length + 1)))
       const delayed = model.delayed.at(-1)
-      if (delayed !== undefined) this.#ids.push(this.#driver.scheduledId(topic, { status: 'scheduled', dueAtMs: delayed.dueMs, serial: delayed.serial }))
+      if (delayed !== undefined)
+        this.#ids.push(
+          this.#driver.scheduledId(topic, { status: 'scheduled', dueAtMs: delayed.dueMs, serial: delayed.serial }),
+        )
     }
     if (this.#ids.length > 60) this.#ids.splice(0, 20)
   }
@@ -173,14 +189,28 @@ class Chaos {
   #request(): LedgerRequest {
     const driver = this.#driver
     const dice = this.#random()
-    if (dice < 0.28) return driver.request('append', [toAppend(this.#pick(['q', 'q', 'q', 't', 'out']), this.#drafts(true))])
+    if (dice < 0.28)
+      return driver.request('append', [toAppend(this.#pick(['q', 'q', 'q', 't', 'out']), this.#drafts(true))])
     if (dice < 0.5) return this.#leaseRequest()
     if (dice < 0.76) return this.#settleRequest()
     if (dice < 0.81) return this.#extendRequest()
     if (dice < 0.87) return driver.request('find', [this.#id(), this.#id()])
-    if (dice < 0.9) return driver.request('watch', { id: this.#id(), version: this.#pick([-1, 0, 1e9]), untilTerminal: this.#chance(0.7), waitMs: this.#pick([0, 500, 5_000]) })
-    if (dice < 0.92) return driver.request('read', { topic: 't', from: this.#below((this.checks.topics.get('t')?.messages.length ?? 0) + 1), max: this.#pick([1, 7, 100]), waitMs: this.#pick([0, 500]) })
-    if (dice < 0.93) return driver.request('abort', this.#chance(0.8) ? this.#pick([...this.#leases.keys(), 0]) : this.#below(1_000))
+    if (dice < 0.9)
+      return driver.request('watch', {
+        id: this.#id(),
+        version: this.#pick([-1, 0, 1e9]),
+        untilTerminal: this.#chance(0.7),
+        waitMs: this.#pick([0, 500, 5_000]),
+      })
+    if (dice < 0.92)
+      return driver.request('read', {
+        topic: 't',
+        from: this.#below((this.checks.topics.get('t')?.messages.length ?? 0) + 1),
+        max: this.#pick([1, 7, 100]),
+        waitMs: this.#pick([0, 500]),
+      })
+    if (dice < 0.93)
+      return driver.request('abort', this.#chance(0.8) ? this.#pick([...this.#leases.keys(), 0]) : this.#below(1_000))
     if (dice < 0.935) return driver.request('stats', null)
     if (dice < 0.94 && !this.#hasLateGroup) return this.#lateGroup()
     return driver.request('command', this.#command())
@@ -189,7 +219,9 @@ class Chaos {
   #drafts(isAppend: boolean): Draft[] {
     const nowMs = this.#driver.nowMs
     return Array.from({ length: this.#chance(0.6) ? 1 : 1 + this.#below(6) }, () => {
-      const draft: { -readonly [K in keyof Draft]: Draft[K] } = { payload: `"${++this.#serial}${'x'.repeat(this.#below(60))}"` }
+      const draft: { -readonly [K in keyof Draft]: Draft[K] } = {
+        payload: `"${++this.#serial}${'x'.repeat(this.#below(60))}"`,
+      }
       if (this.#chance(0.6)) draft.key = this.#pick(KEYS)
       if (this.#chance(0.25)) draft.priority = this.#below(3)
       if (this.#chance(0.1)) draft.deadlineMs = nowMs + this.#pick([0, 100, 2_000])
@@ -206,8 +238,16 @@ class Chaos {
     const worker = this.#pick(this.#workers)
     const token = this.#chance(0.5) ? `token${this.#below(3)}` : undefined
     const leaseMs = this.#pick([20, 400, 5_000]) + (++this.#serial % 1_000) / 1_024
-    const options = { group: worker.group, max: this.#pick([1, 1, 2, 5, 50]), leaseMs, waitMs: this.#pick([0, 300, 5_000]) }
-    const request = this.#driver.request('lease', leaseBody(worker.topic, token === undefined ? options : { ...options, token }))
+    const options = {
+      group: worker.group,
+      max: this.#pick([1, 1, 2, 5, 50]),
+      leaseMs,
+      waitMs: this.#pick([0, 300, 5_000]),
+    }
+    const request = this.#driver.request(
+      'lease',
+      leaseBody(worker.topic, token === undefined ? options : { ...options, token }),
+    )
     this.#leases.set(request.id, { ...worker, token })
     return request
   }
@@ -228,7 +268,9 @@ class Chaos {
     const { topic, group, fence, offsets, token } = this.#hold(true)
     const outcome = this.#outcome()
     const outputs = this.#chance(0.2) ? [toAppend(this.#pick(['out', 'q', 't']), this.#drafts(false))] : undefined
-    return this.#driver.request('settle', [{ topic, group, fence, offsets, token, outcome, ...(outputs === undefined ? {} : { outputs }) }])
+    return this.#driver.request('settle', [
+      { topic, group, fence, offsets, token, outcome, ...(outputs === undefined ? {} : { outputs }) },
+    ])
   }
 
   #outcome(): Settlement {
@@ -253,7 +295,9 @@ class Chaos {
   #lateGroup(): LedgerRequest {
     const t = this.#driver.ledger.topics.get('t')
     const from = (t?.earliest ?? 0) + this.#below((t?.head ?? 0) - (t?.earliest ?? 0) + 1)
-    return this.#driver.request('declare', [{ kind: 'group', topic: 't', name: 'late', from, settings: { attempts: 2, backoff: { baseMs: 10 } } }])
+    return this.#driver.request('declare', [
+      { kind: 'group', topic: 't', name: 'late', from, settings: { attempts: 2, backoff: { baseMs: 10 } } },
+    ])
   }
 
   #command(): Command {
@@ -262,14 +306,30 @@ class Chaos {
     if (dice < 0.4) return { kind: 'cancel', id: this.#id() }
     if (dice < 0.5) return { kind: this.#pick(['pause', 'resume', 'resume']), topic, group }
     if (dice < 0.55) return { kind: 'dead', topic, group, max: 1_000 }
-    if (dice < 0.65) return { kind: 'redrive', topic, group, max: 1_000, ...(this.#chance(0.5) ? {} : { ids: [this.#id(), this.#id()] }) }
+    if (dice < 0.65)
+      return {
+        kind: 'redrive',
+        topic,
+        group,
+        max: 1_000,
+        ...(this.#chance(0.5) ? {} : { ids: [this.#id(), this.#id()] }),
+      }
     if (dice < 0.7) {
       const t = this.#driver.ledger.topics.get('t')
-      return { kind: 'seek', topic: 't', group: 'early', from: (t?.earliest ?? 0) + this.#below((t?.head ?? 0) - (t?.earliest ?? 0) + 1) }
+      return {
+        kind: 'seek',
+        topic: 't',
+        group: 'early',
+        from: (t?.earliest ?? 0) + this.#below((t?.head ?? 0) - (t?.earliest ?? 0) + 1),
+      }
     }
+    if (dice < 0.72 && this.#hasLateGroup) return { kind: 'forget', topic: 't', group: 'late' }
+    if (dice < 0.75) return { kind: 'discard', topic, group, max: this.#pick([1, 100]) }
     const hold = this.#hold(false)
     const name = this.#pick(['pay', 'mail'])
-    return this.#chance(0.5) ? { kind: 'recall', hold, name } : { kind: 'remember', hold, name, value: `${++this.#serial}` }
+    return this.#chance(0.5)
+      ? { kind: 'recall', hold, name }
+      : { kind: 'remember', hold, name, value: `${++this.#serial}` }
   }
 
   #id(): string {

@@ -12,9 +12,7 @@ import type {
   ExtendRequest,
   FindOutcome,
   LeaseOutcome,
-  MessageOutcome,
   ReadOutcome,
-  ReadRequest,
   SettleOutcome,
   SettleRequest,
 } from '../../src/engine/contract.ts'
@@ -22,12 +20,9 @@ import { DEFAULT_GROUP, withDefaults } from '../../src/engine/options.ts'
 import type { AnswerValue, LedgerAnswer, LedgerRequest } from '../../src/ledger/requests.ts'
 import { BatchView } from '../../src/message-batch.ts'
 import type { LedgerDriver } from './ledger-driver.ts'
-import { ModelGroup, type ModelPlace, type ModelTopic, sum } from './ledger-model.ts'
+import { ModelGroup, type ModelPlace, type ModelTopic } from './ledger-model.ts'
 import { messageOf, Scene } from './ledger-scene.ts'
-import { outcomesOf, StoringChecks } from './ledger-storing-checks.ts'
-
-/** Delayed jobs that fell due on a full disk may come this much later. */
-const DISK_LATE_MS = 2_500
+import { StoringChecks } from './ledger-storing-checks.ts'
 
 type LeaseRequest = Extract<LedgerRequest, { kind: 'lease' }>
 
@@ -83,10 +78,11 @@ export class LedgerChecks {
     }
     for (const [, group] of scene.groups) group.expireLeases(scene.nowMs)
     for (const { id, untilMs } of this.#watches.values()) if (untilMs <= scene.nowMs) scene.askFor(id)
-    this.#placeDue(requests, values)
+    this.#storing.placeDue(requests, values, this.#refusedAtMs)
     for (const request of requests) this.#carryOut(request, values.get(request.id))
     for (const [topic, group] of scene.groups) this.#takeExpired(topic, group)
-    for (const request of requests) if (request.kind === 'read') this.#read(request.body, values.get(request.id) as ReadOutcome | undefined)
+    for (const request of requests)
+      if (request.kind === 'read') this.#storing.read(request.body, values.get(request.id) as ReadOutcome | undefined)
     for (const [id, value] of values) {
       const wait = this.#waits.get(id)
       if (wait !== undefined) this.#lease(wait.request, wait.untilMs, value as LeaseOutcome)
@@ -99,85 +95,70 @@ export class LedgerChecks {
   }
 
   /** The one thing that is asked in vain: to redrive the dead letters of a group on a topic. */
-  #refusal(requests: readonly LedgerRequest[], { id, error }: Extract<LedgerAnswer, { error: unknown }>): CommandOutcome {
+  #refusal(
+    requests: readonly LedgerRequest[],
+    { id, error }: Extract<LedgerAnswer, { error: unknown }>,
+  ): CommandOutcome {
     const request = requests.find((one) => one.id === id)
-    assert.ok(request?.kind === 'command' && request.body.kind === 'redrive', `request ${id} failed: ${error.code} ${error.message}`)
+    assert.ok(
+      request?.kind === 'command' && request.body.kind === 'redrive',
+      `request ${id} failed: ${error.code} ${error.message}`,
+    )
     assert.equal(error.code, 'UNSUPPORTED')
-    const group = this.#scene.group(request.body.topic, request.body.group)
-    assert.ok(group.topic.kind === 'topic' && this.#scene.ledgerGroup(group.topic, group).deadCount > 0)
+    assert.equal(this.#scene.topic(request.body.topic).kind, 'topic')
     return { status: 'done', count: 0, ids: [] }
-  }
-
-  // ---- delayed jobs, which take their places before the requests of a step
-
-  #placeDue(requests: readonly LedgerRequest[], values: ReadonlyMap<number, AnswerValue>): void {
-    const scene = this.#scene
-    const stored = new Map<string, number>()
-    const note = (topic: string, outcomes: readonly MessageOutcome[]) =>
-      stored.set(topic, (stored.get(topic) ?? 0) + outcomes.filter(({ status }) => status === 'stored').length)
-    for (const request of requests) {
-      const value = values.get(request.id)
-      if (request.kind === 'append') {
-        for (const [i, one] of request.body.entries()) note(one.topic, outcomesOf(one, (value as AppendOutcome[])[i]))
-      } else if (request.kind === 'settle') {
-        for (const [i, one] of request.body.entries()) {
-          const outcome = (value as SettleOutcome[])[i]
-          const outputs = outcome?.status === 'settled' ? outcome.outputs : []
-          for (const [j, output] of outputs.entries()) {
-            const of = one.outputs?.[j]
-            if (of !== undefined) note(of.topic, outcomesOf(of, output))
-          }
-        }
-      } else if (request.kind === 'command' && request.body.kind === 'redrive') {
-        const { ids = [] } = value as { ids?: readonly string[] }
-        note(request.body.topic, ids.map(() => ({ status: 'stored', offset: 0 })))
-      }
-    }
-    for (const topic of scene.topics.values()) {
-      const placed = sum(scene.outputsOf(topic).map(({ count }) => count)) - (stored.get(topic.name) ?? 0)
-      for (let i = 0; i < placed; i++) topic.placeNext(scene.nowMs)
-      scene.count('placed', placed)
-      if (scene.nowMs - this.#refusedAtMs < DISK_LATE_MS) continue
-      for (const { dueMs } of topic.waitingDelayed) assert.ok(dueMs > scene.nowMs, 'a delayed job that is due has its place')
-    }
   }
 
   // ---- requests
 
   #carryOut(request: LedgerRequest, value: AnswerValue | undefined): void {
     const scene = this.#scene
+    if (this.#isForGoneGroup(request)) {
+      assert.deepEqual([value].flat(), [{ status: 'not-found' }])
+      return
+    }
     switch (request.kind) {
       case 'append':
         for (const [i, one] of request.body.entries()) this.#storing.append(one, (value as AppendOutcome[])[i], false)
-        return
+        break
       case 'settle':
         for (const [i, one] of request.body.entries()) this.#settle(one, (value as SettleOutcome[])[i] as SettleOutcome)
-        return
+        break
       case 'extend':
         for (const [i, one] of request.body.entries()) this.#extend(one, (value as ExtendOutcome[])[i] as ExtendOutcome)
-        return
+        break
       case 'find':
         for (const [i, id] of request.body.entries()) this.#find(id, (value as FindOutcome[])[i] as FindOutcome)
-        return
+        break
       case 'command':
-        return this.#command(request.body, value as CommandOutcome)
+        this.#command(request.body, value as CommandOutcome)
+        break
       case 'declare':
         for (const one of request.body) if (one.kind === 'group') this.#addGroup(one)
-        return
+        break
       case 'watch':
         this.#watches.set(request.id, { id: request.body.id, untilMs: scene.nowMs + request.body.waitMs })
-        return scene.askFor(request.body.id)
+        scene.askFor(request.body.id)
+        break
       case 'lease':
         this.#waits.set(request.id, { request, untilMs: scene.nowMs + request.body.waitMs })
-        return
+        break
       case 'abort':
-        return this.#endWait(request.body)
+        this.#endWait(request.body)
+        break
       case 'stop':
         for (const id of [...this.#waits.keys(), ...this.#watches.keys()]) this.#endWait(id)
-        return this.#loseLeases(true)
-      default:
-        return
+        this.#loseLeases(true)
     }
+  }
+
+  #isForGoneGroup(request: LedgerRequest): boolean {
+    const { kind, body } = request
+    let target: unknown = kind === 'lease' || kind === 'command' ? body : null
+    if (kind === 'settle' || kind === 'extend') target = body[0]
+    if (kind === 'command' && 'hold' in body) target = body.hold
+    const { topic, group } = { topic: undefined, group: undefined, ...(target as object | null) }
+    return topic !== undefined && group !== undefined && this.#scene.group(topic, group) === undefined
   }
 
   #loseLeases(isGraceful: boolean): void {
@@ -196,7 +177,10 @@ export class LedgerChecks {
 
   #addGroup({ topic: name, name: group, settings, from }: Extract<Declaration, { kind: 'group' }>): void {
     const topic = this.#scene.topic(name)
-    if (!topic.groups.has(group)) topic.groups.set(group, new ModelGroup(topic, withDefaults(DEFAULT_GROUP, settings), from as number))
+    if (topic.groups.has(group)) return
+    const added = new ModelGroup(topic, withDefaults(DEFAULT_GROUP, settings), from as number)
+    added.lastFence = topic.formerFences.get(group) ?? 0
+    topic.groups.set(group, added)
   }
 
   #settle(request: SettleRequest, outcome: SettleOutcome): void {
@@ -209,7 +193,8 @@ export class LedgerChecks {
     scene.count(`settle ${request.outcome.kind} ${lost.length > 0 ? 'lost' : outcome.status}`)
     if (outcome.status === 'full') {
       assert.equal(lost.length, 0)
-      return this.#storing.fullSettle(request, group, places)
+      this.#storing.fullSettle(request, group, places)
+      return
     }
     assert.ok(outcome.status === 'settled')
     if (outputs.length > 0 && lost.length > 0) {
@@ -242,30 +227,38 @@ export class LedgerChecks {
     const scene = this.#scene
     scene.count(`${command.kind} ${outcome.status}`)
     switch (command.kind) {
-      case 'cancel': {
-        if (outcome.status === 'not-found') return scene.checkNotFound(command.id)
-        const found = scene.locate(command.id)
-        if (outcome.status === 'terminal') return scene.checkJob(found, outcome.job)
-        assert.ok(outcome.status === 'done' && found !== null)
-        if ('serial' in found.place) found.place.offset = 'cancelled'
-        else (found.topic.groups.get('') as ModelGroup).end(found.place, 'cancelled')
-        return
-      }
+      case 'cancel':
+        this.#cancel(command.id, outcome)
+        break
       case 'pause':
       case 'resume':
         scene.group(command.topic, command.group).paused = command.kind === 'pause'
-        return
+        break
       case 'seek':
         if (outcome.status === 'done') scene.group(command.topic, command.group).seek(command.from as number)
-        return
+        break
       case 'dead': {
         assert.ok(outcome.status === 'dead-letters')
-        const dead = [...scene.group(command.topic, command.group).dead].toSorted((a, b) => a - b)
-        assert.deepEqual(outcome.letters.map(({ offset }) => offset), dead)
-        return
+        const offsets = outcome.letters.map(({ offset }) => offset)
+        assert.deepEqual(offsets, oldest(scene.group(command.topic, command.group)))
+        break
       }
       case 'redrive':
-        return this.#storing.redrive(scene.group(command.topic, command.group), command.ids, outcome)
+        this.#storing.redrive(scene.group(command.topic, command.group), command.ids, outcome)
+        break
+      case 'discard': {
+        const group = scene.group(command.topic, command.group)
+        const dropped = oldest(group).slice(0, command.max)
+        assert.ok(outcome.status === 'done' && outcome.count === dropped.length)
+        for (const offset of dropped) group.dead.delete(offset)
+        break
+      }
+      case 'forget': {
+        const topic = scene.topic(command.topic)
+        topic.formerFences.set(command.group, scene.group(command.topic, command.group).lastFence)
+        topic.groups.delete(command.group)
+        break
+      }
       case 'remember':
       case 'recall': {
         const { topic, group, fence, token, offsets } = command.hold
@@ -274,6 +267,19 @@ export class LedgerChecks {
         if (command.kind === 'remember') place?.kept.set(command.name, command.value)
         else if (outcome.status === 'done') assert.equal(outcome.value, place?.kept.get(command.name))
       }
+    }
+  }
+
+  #cancel(id: string, outcome: CommandOutcome): void {
+    const found = this.#scene.locate(id)
+    if (outcome.status === 'not-found') {
+      this.#scene.checkNotFound(id)
+    } else if (outcome.status === 'terminal') {
+      this.#scene.checkJob(found, outcome.job)
+    } else {
+      assert.ok(outcome.status === 'done' && found !== null)
+      if ('serial' in found.place) found.place.offset = 'cancelled'
+      else (found.topic.groups.get('') as ModelGroup).end(found.place, 'cancelled')
     }
   }
 
@@ -296,8 +302,9 @@ export class LedgerChecks {
     const { topic, group: name, holder, max, leaseMs } = request.body
     this.#scene.count(`lease ${outcome.status}`)
     if (outcome.status === 'empty') assert.ok(untilMs <= nowMs, 'a wait does not end before its time')
-    if (outcome.status !== 'leased') return
     const group = this.#scene.group(topic, name)
+    if (outcome.status === 'not-found') assert.equal(group, undefined)
+    if (outcome.status !== 'leased') return
     const { fence, offsets, attempts, expiresAtMs } = outcome
     const view = new BatchView(outcome.batch)
     assert.ok(offsets.length <= max && offsets.length === view.count && offsets.length > 0)
@@ -310,28 +317,12 @@ export class LedgerChecks {
     this.#scene.count('handed out', offsets.length)
   }
 
-  #read({ topic: name, from }: ReadRequest, outcome: ReadOutcome | undefined): void {
-    if (outcome === undefined) return
-    if (outcome.status !== 'read') {
-      assert.ok(outcome.status === 'truncated' && (from as number) < outcome.earliest, `a read from ${from} answers ${outcome.status}`)
-      return
-    }
-    const { messages } = this.#scene.topic(name)
-    let offset = from as number
-    for (const { bytes, baseOffset, from: first, to } of outcome.messages) {
-      assert.equal(baseOffset + first, offset, 'offsets rise without gaps')
-      const view = new BatchView(bytes)
-      for (let i = first; i < to; i++) assert.deepEqual(messageOf(view, i), messages[offset++])
-    }
-    assert.equal(outcome.next, offset)
-    this.#scene.count('read', offset - (from as number))
-  }
-
   #checkWaits(): void {
     const { nowMs } = this.#scene
     const waits = [...this.#waits.values(), ...this.#watches.values()]
     for (const { untilMs } of waits) assert.ok(untilMs > nowMs, 'a wait ends at its time')
-    for (const { id } of this.#watches.values()) assert.equal(this.#scene.isTerminal(id), false, `${id} has ended, and its watch hears of it`)
+    for (const { id } of this.#watches.values())
+      assert.equal(this.#scene.isTerminal(id), false, `${id} has ended, and its watch hears of it`)
   }
 
   #compareTopic(topic: ModelTopic): void {
@@ -342,7 +333,8 @@ export class LedgerChecks {
     assert.equal(actual.head, topic.messages.length)
     assert.ok(actual.earliest >= (this.#earliest.get(topic.name) ?? 0), 'earliest never falls')
     this.#earliest.set(topic.name, actual.earliest)
-    for (const group of topic.groups.values()) assert.ok(actual.earliest <= group.floor, 'nothing is trimmed that a group has not settled')
+    for (const group of topic.groups.values())
+      assert.ok(actual.earliest <= group.floor, 'nothing is trimmed that a group has not settled')
   }
 
   #compareGroup(topic: ModelTopic, group: ModelGroup): void {
@@ -356,7 +348,10 @@ export class LedgerChecks {
       if (place.state !== 'parked') continue
       const { dueFromMs, dueByMs, offset } = place
       const dueAtMs = actual.troubles.get(offset)?.dueAtMs ?? Number.NaN
-      assert.ok(dueAtMs >= dueFromMs && dueAtMs <= dueByMs, `${offset} is due at ${dueAtMs}, within ${dueFromMs} to ${dueByMs}`)
+      assert.ok(
+        dueAtMs >= dueFromMs && dueAtMs <= dueByMs,
+        `${offset} is due at ${dueAtMs}, within ${dueFromMs} to ${dueByMs}`,
+      )
       place.dueFromMs = place.dueByMs = dueAtMs
     }
     if (actual.waiters.waiting().length > 0 && !group.paused) this.#checkNobodyWaitsInVain(topic, group)
@@ -375,4 +370,9 @@ export class LedgerChecks {
       assert.equal(isThere, false, `${place.offset} of ${topic.name} is there for who waits`)
     }
   }
+}
+
+/** Dead letters, oldest first. */
+function oldest(group: ModelGroup): number[] {
+  return [...group.dead].toSorted((a, b) => a - b)
 }

@@ -20,9 +20,9 @@ import type {
   MessageOutcome,
   ReadFrom,
   ReadOutcome,
+  Settlement,
   SettleOutcome,
   SettleRequest,
-  Settlement,
   TopicStats,
 } from '../../src/engine/contract.ts'
 import type { GroupSettings, Partially, QueueSettings, TopicSettings } from '../../src/engine/options.ts'
@@ -100,8 +100,14 @@ export class LedgerDriver {
     this.#diskFullUntilMs = 0
     const { state } = this.#ownership
     const counted: LogState = {
-      get: (key) => (this.stateReads++, state.get(key)),
-      range: (from, to, limit) => (this.stateReads++, state.range(from, to, limit)),
+      get: (key) => {
+        this.stateReads++
+        return state.get(key)
+      },
+      range: (from, to, limit) => {
+        this.stateReads++
+        return state.range(from, to, limit)
+      },
     }
     this.ledger = new Ledger(
       {
@@ -205,7 +211,10 @@ export class LedgerDriver {
   answerTo<T>(id: number): T | undefined {
     const answer = this.answered.get(id)
     if (answer === undefined) return undefined
-    assert.ok('value' in answer, `request ${id} failed: ${'error' in answer ? `${answer.error.code} ${answer.error.message}` : ''}`)
+    assert.ok(
+      'value' in answer,
+      `request ${id} failed: ${'error' in answer ? `${answer.error.code} ${answer.error.message}` : ''}`,
+    )
     return answer.value as T
   }
 
@@ -232,7 +241,12 @@ export class LedgerDriver {
     return this.declare({ kind: 'topic', name, settings })
   }
 
-  group(topic: string, name: string, from: ReadFrom = 'earliest', settings: Partially<GroupSettings> = {}): Promise<DeclareOutcome> {
+  group(
+    topic: string,
+    name: string,
+    from: ReadFrom = 'earliest',
+    settings: Partially<GroupSettings> = {},
+  ): Promise<DeclareOutcome> {
     return this.declare({ kind: 'group', topic, name, from, settings })
   }
 
@@ -245,7 +259,10 @@ export class LedgerDriver {
   /** Takes what is there now, or undefined. */
   async lease(topic: string, options: LeaseOptions = {}): Promise<Held | undefined> {
     const outcome = await this.leaseOutcome(topic, options)
-    assert.ok(outcome.status === 'leased' || outcome.status === 'empty', `a lease is given or not, but was ${outcome.status}`)
+    assert.ok(
+      outcome.status === 'leased' || outcome.status === 'empty',
+      `a lease is given or not, but was ${outcome.status}`,
+    )
     return outcome.status === 'leased' ? hold(topic, options, outcome) : undefined
   }
 
@@ -258,15 +275,23 @@ export class LedgerDriver {
     return this.begin('lease', leaseBody(topic, { waitMs: 30_000, ...options }))
   }
 
-  async settle(held: Hold, outcome: Settlement = { kind: 'done' }, more: Partial<SettleRequest> = {}): Promise<SettleOutcome> {
+  async settle(
+    held: Hold,
+    outcome: Settlement = { kind: 'done' },
+    more: Partial<SettleRequest> = {},
+  ): Promise<SettleOutcome> {
     const { topic, group, fence, offsets, token } = held
-    const [settled] = await this.ask<SettleOutcome[]>('settle', [{ topic, group, fence, offsets, token, outcome, ...more }])
+    const [settled] = await this.ask<SettleOutcome[]>('settle', [
+      { topic, group, fence, offsets, token, outcome, ...more },
+    ])
     return settled as SettleOutcome
   }
 
   async extend(held: Hold, leaseMs: number, progress?: string): Promise<ExtendOutcome> {
     const { topic, group, fence, offsets, token } = held
-    const [extended] = await this.ask<ExtendOutcome[]>('extend', [{ topic, group, fence, offsets, token, leaseMs, progress }])
+    const [extended] = await this.ask<ExtendOutcome[]>('extend', [
+      { topic, group, fence, offsets, token, leaseMs, progress },
+    ])
     return extended as ExtendOutcome
   }
 
@@ -319,7 +344,10 @@ export async function openDriver(seed = 1, medium = new MemoryMedium()): Promise
 }
 
 /** Messages as one request, with what is wished of each. */
-export function toAppend(topic: string, drafts: readonly Draft[]): { topic: string; batch: Uint8Array; wishes?: AppendWish[] } {
+export function toAppend(
+  topic: string,
+  drafts: readonly Draft[],
+): { topic: string; batch: Uint8Array; wishes?: AppendWish[] } {
   const builder = new BatchBuilder()
   const wishes: AppendWish[] = []
   drafts.forEach(({ payload = '0', idempotencyKey, scope, dueAtMs, ...fields }, index) => {
@@ -337,8 +365,18 @@ export function spread(outcome: AppendOutcome, count: number): readonly MessageO
   return Array.from({ length: count }, (_, i) => ({ status: 'stored', offset: outcome.offset + i }))
 }
 
-export function leaseBody(topic: string, { group = '', max = 1, token, leaseMs = 1_000, waitMs = 0 }: LeaseOptions): Body<'lease'> {
-  return { topic, group, max, leaseMs, waitMs, holder: token === undefined ? { kind: 'process' } : { kind: 'token', token } }
+export function leaseBody(
+  topic: string,
+  { group = '', max = 1, token, leaseMs = 1_000, waitMs = 0 }: LeaseOptions,
+): Body<'lease'> {
+  return {
+    topic,
+    group,
+    max,
+    leaseMs,
+    waitMs,
+    holder: token === undefined ? { kind: 'process' } : { kind: 'token', token },
+  }
 }
 
 /** A lease with what is needed to settle it. */

@@ -115,7 +115,14 @@ export class ModelGroup {
 
   // ---- leases
 
-  handOut(fence: number, token: string | undefined, expiresAtMs: number, offsets: readonly number[], attempts: readonly number[], nowMs: number): void {
+  handOut(
+    fence: number,
+    token: string | undefined,
+    expiresAtMs: number,
+    offsets: readonly number[],
+    attempts: readonly number[],
+    nowMs: number,
+  ): void {
     assert.ok(fence > this.lastFence, `fence ${fence} is above ${this.lastFence}`)
     assert.equal(this.paused, false, 'a paused group hands nothing out')
     assert.ok(!this.leased.some(({ suspect }) => suspect), 'nothing is handed out beside a suspect')
@@ -125,7 +132,10 @@ export class ModelGroup {
       const heads = this.heads()
       const place = this.places[offset]
       assert.ok(place !== undefined && heads.includes(place), `${offset} is the first of its lane that is not settled`)
-      assert.ok(place.state === 'waiting' || place.state === 'parked', `${offset} can be handed out, but is ${place.state}`)
+      assert.ok(
+        place.state === 'waiting' || place.state === 'parked',
+        `${offset} can be handed out, but is ${place.state}`,
+      )
       if (place.state === 'parked') assert.ok(place.dueFromMs <= nowMs, `${offset} is due`)
       assert.ok(!this.isExpired(place, nowMs), `the deadline of ${offset} has not passed`)
       assert.equal(attempts[i], place.attempts + 1, `attempts of ${offset} rise by one`)
@@ -142,7 +152,10 @@ export class ModelGroup {
   #checkPriority(place: ModelPlace, heads: readonly ModelPlace[], nowMs: number): void {
     for (const other of heads) {
       if (other.suspect || !this.isAvailable(other, nowMs) || this.freed.has(this.laneOf(other))) continue
-      assert.ok(other.message.priority >= place.message.priority, `${place.offset} of class ${place.message.priority} before ${other.offset}`)
+      assert.ok(
+        other.message.priority >= place.message.priority,
+        `${place.offset} of class ${place.message.priority} before ${other.offset}`,
+      )
     }
   }
 
@@ -157,14 +170,17 @@ export class ModelGroup {
   settle(place: ModelPlace, outcome: Settlement, nowMs: number): void {
     switch (outcome.kind) {
       case 'done':
-        return this.end(place, 'completed', outcome.result)
+        this.end(place, 'completed', outcome.result)
+        break
       case 'retry':
-        return this.#fail(place, nowMs, outcome.atMs ?? null, false)
+        this.#fail(place, nowMs, outcome.atMs ?? null, false)
+        break
       case 'release':
         place.forgiven++
-        return park(place, nowMs, nowMs)
+        park(place, nowMs, nowMs)
+        break
       case 'dead':
-        return this.#die(place)
+        this.#die(place)
     }
   }
 
@@ -202,7 +218,10 @@ export class ModelGroup {
 
   #fail(place: ModelPlace, nowMs: number, dueAtMs: number | null, suspect: boolean): void {
     const counted = place.attempts - place.forgiven
-    if (counted >= this.settings.attempts) return this.#die(place)
+    if (counted >= this.settings.attempts) {
+      this.#die(place)
+      return
+    }
     const { baseMs, factor, maxMs } = this.settings.backoff
     const latestMs = nowMs + Math.min(maxMs, baseMs * factor ** (counted - 1))
     park(place, dueAtMs ?? nowMs, dueAtMs ?? latestMs)
@@ -267,9 +286,16 @@ export class ModelTopic {
   readonly delayed: ModelDelayed[] = []
   readonly groups = new Map<string, ModelGroup>()
   readonly known = new Map<string, Known>()
-  serials = new Set<number>()
+  readonly serials = new Set<number>()
+  /** The last fences of groups that were forgotten. */
+  readonly formerFences = new Map<string, number>()
 
-  constructor(name: string, kind: 'queue' | 'topic', limit: { messages: number; bytes: number }, idempotencyMs: number) {
+  constructor(
+    name: string,
+    kind: 'queue' | 'topic',
+    limit: { messages: number; bytes: number },
+    idempotencyMs: number,
+  ) {
     this.name = name
     this.kind = kind
     this.limit = limit

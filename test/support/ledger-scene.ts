@@ -32,7 +32,9 @@ export class Scene {
   }
 
   get groups(): readonly (readonly [ModelTopic, ModelGroup])[] {
-    return [...this.topics.values()].flatMap((topic) => [...topic.groups.values()].map((group) => [topic, group] as const))
+    return [...this.topics.values()].flatMap((topic) =>
+      [...topic.groups.values()].map((group) => [topic, group] as const),
+    )
   }
 
   count(what: string, by = 1): void {
@@ -125,5 +127,11 @@ export class Scene {
 
 export function messageOf(view: BatchView, index: number): ModelMessage {
   const payload = view.payloadText(index)
-  return { payload, key: view.key(index), priority: view.priority(index), deadlineMs: view.deadlineMs(index), size: view.size(index) }
+  return {
+    payload,
+    key: view.key(index),
+    priority: view.priority(index),
+    deadlineMs: view.deadlineMs(index),
+    size: view.size(index),
+  }
 }

@@ -3,7 +3,8 @@
  *
  * The lock is a POSIX record lock that SQLite takes on `sluice.lock`, an empty file used for nothing else: it dies with
  * the process, so that no stale file ever blocks, and SQLite's own table of open files makes it hold between threads of
- * one process too. It cannot be a lock on the database itself: the files are checked before SQLite opens them, and
+ * one process too. A process that copies its own open folder drops record locks, so the broker's thread holds the
+ * folder by another means besides (broker/folder-hold.ts). It cannot be a lock on the database itself: the files are checked before SQLite opens them, and
  * closing any descriptor of a file drops the process's record locks on it. Nothing but SQLite ever opens `sluice.lock`.
  *
  * `sluice.pid` tells people who the owner is. Nothing depends on it.
@@ -43,7 +44,8 @@ export function takeOwnerLock(folder: string): OwnerLock {
   return { close: () => database.close() }
 }
 
-function lockedError(folder: string, cause: unknown): SluiceError {
+/** The refusal of a folder that has an owner, with what is known of it. */
+export function lockedError(folder: string, cause: unknown): SluiceError {
   let owner: { pid?: unknown; host?: unknown; since?: unknown } = {}
   try {
     owner = JSON.parse(readFileSync(join(folder, 'sluice.pid'), 'utf8')) ?? {}
@@ -55,7 +57,7 @@ function lockedError(folder: string, cause: unknown): SluiceError {
     : 'another process'
   return new SluiceError(
     'LOCKED',
-    `The data folder ${folder} is in use by ${who}. Stop it, or run \`sluice serve\` there and open \`http://…\` here.`,
+    `The data folder ${folder} is in use by ${who}. Stop it, or let it serve the folder (\`sluice serve\`) and use its HTTP API.`,
     { folder, pid: Number.isSafeInteger(owner.pid) ? owner.pid : null },
     cause,
   )
