@@ -16,6 +16,7 @@ export interface BacklogOptions {
 
 export interface FillOptions extends BacklogOptions {
   readonly messages: number
+  readonly inFlight: number
 }
 
 export interface FillFigures {
@@ -43,52 +44,83 @@ async function readDepth(sluice: Sluice): Promise<number> {
   return topics.find(({ name }) => name === queueName)?.depth.messages ?? 0
 }
 
-export async function fill({ folder, keys, messages }: FillOptions): Promise<FillFigures> {
+export async function fill({ folder, keys, messages, inFlight }: FillOptions): Promise<FillFigures> {
   await using sluice = await open(folder)
   const queue = openQueue(sluice)
   const clock = startClock()
-  await drive({ from: 0, messages, inFlight: 1024 }, (id) => queue.add(createPayload(id), { key: createKey(id, keys) }))
+  await drive({ from: 0, messages, inFlight }, (id) => queue.add(createPayload(id), { key: createKey(id, keys) }))
   const { seconds } = clock()
   return { perSecond: messages / seconds, rssMiB: readMaxRssMiB() }
 }
 
-export interface PassOptions extends BacklogOptions {
-  /** Timed, both published and drained; as many more again as `warmUpShare` says go first. */
+export interface PublishOptions extends BacklogOptions {
+  /** Timed; as many more as `warmUpShare` says go first. */
   readonly messages: number
   readonly inFlight: number
-  readonly concurrency: number
   /** A number that no other run over the folder has: other messages, other keys. */
   readonly run: number
 }
 
-export interface PassFigures {
+export interface PublishFigures {
+  /** Before the first publish. */
   readonly depth: number
   readonly publishPerSecond: number
+  readonly publishCpuPer100k: number
+  readonly rssMiB: number
+}
+
+/** Publishes with no worker. */
+export async function publish(options: PublishOptions): Promise<PublishFigures> {
+  await using sluice = await open(options.folder)
+  return await publishTo(sluice, options)
+}
+
+async function publishTo(sluice: Sluice, options: PublishOptions): Promise<PublishFigures> {
+  const { keys, messages, inFlight, run } = options
+  const queue = openQueue(sluice)
+  await queue.declare()
+  const depth = await readDepth(sluice)
+  const warmUp = Math.ceil(messages * warmUpShare)
+  const first = run * 1_000_000_000
+  const add = (id: number) => queue.add(createPayload(id), { key: createKey(id, keys) })
+  await drive({ from: first, messages: warmUp, inFlight }, add)
+  const clock = startClock()
+  await drive({ from: first + warmUp, messages, inFlight }, add)
+  const { seconds, cpuSeconds } = clock()
+  return {
+    depth,
+    publishPerSecond: messages / seconds,
+    publishCpuPer100k: (cpuSeconds / messages) * 100_000,
+    rssMiB: readMaxRssMiB(),
+  }
+}
+
+export interface DrainOptions extends BacklogOptions {
+  /** Timed; as many more as `warmUpShare` says go first. */
+  readonly messages: number
+  readonly concurrency: number
+}
+
+export interface DrainFigures {
   readonly drainPerSecond: number
+  readonly drainCpuPer100k: number
   readonly rowsPerHandOut: number
   readonly rssMiB: number
 }
 
-/** Publishes with no worker, then drains as much with no publisher: the depth at the end is that at the start. */
-export async function passThrough(options: PassOptions): Promise<PassFigures> {
-  const { folder, keys, messages, inFlight, concurrency, run } = options
-  await using sluice = await open(folder)
-  const queue = openQueue(sluice)
-  const depth = await readDepth(sluice)
+/** Drains with no publisher. */
+export async function drain(options: DrainOptions): Promise<DrainFigures> {
+  await using sluice = await open(options.folder)
+  return await drainFrom(sluice, options)
+}
+
+async function drainFrom(sluice: Sluice, { messages, concurrency }: DrainOptions): Promise<DrainFigures> {
   const warmUp = Math.ceil(messages * warmUpShare)
-  const first = run * 1_000_000_000
-  const publish = (id: number) => queue.add(createPayload(id), { key: createKey(id, keys) })
-
-  await drive({ from: first, messages: warmUp, inFlight }, publish)
-  const publishClock = startClock()
-  await drive({ from: first + warmUp, messages, inFlight }, publish)
-  const published = publishClock()
-
   let handled = 0
   const warm = Promise.withResolvers<void>()
   const done = Promise.withResolvers<void>()
   const rowsAtStart = await readRowsRead(sluice)
-  const worker = queue.work(
+  const worker = openQueue(sluice).work(
     async () => {
       handled++
       if (handled === warmUp) warm.resolve()
@@ -98,18 +130,25 @@ export async function passThrough(options: PassOptions): Promise<PassFigures> {
   )
   await warm.promise
   const handledWarm = handled
-  const drainClock = startClock()
+  const clock = startClock()
   await done.promise
   await worker.close()
-  const drained = drainClock()
+  const { seconds, cpuSeconds } = clock()
   const rows = (await readRowsRead(sluice)) - rowsAtStart
+  const drained = handled - handledWarm
   return {
-    depth,
-    publishPerSecond: messages / published.seconds,
-    drainPerSecond: (handled - handledWarm) / drained.seconds,
+    drainPerSecond: drained / seconds,
+    drainCpuPer100k: (cpuSeconds / drained) * 100_000,
     rowsPerHandOut: rows / handled,
     rssMiB: readMaxRssMiB(),
   }
+}
+
+/** Publishes, and drains at once what is still in memory. */
+export async function publishAndDrain(options: PublishOptions & DrainOptions): Promise<PublishFigures & DrainFigures> {
+  await using sluice = await open(options.folder)
+  const published = await publishTo(sluice, options)
+  return { ...published, ...(await drainFrom(sluice, options)) }
 }
 
 /** Publishes and works until it is killed. */

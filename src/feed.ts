@@ -6,14 +6,14 @@
  * On the path of every message: nothing here makes an object for a message that is stored now.
  */
 import type { Declared } from './declared.ts'
-import { SluiceError } from './errors.ts'
+import { isSluiceError, SluiceError } from './errors.ts'
 import { Line, type LineMessage, type Pace } from './line.ts'
 import { type Headers, PRIORITIES, PRIORITY_NORMAL, type Priority } from './message-batch.ts'
 import type { NounContext } from './noun-context.ts'
 import { checkOptions, invalidOption, type Rules } from './options-check.ts'
 import type { NounKind } from './outcomes.ts'
 import type { Output } from './outputs.ts'
-import { checkPayloadBytes, encodePayload } from './payload.ts'
+import { checkPayloadBytes, encodePayload, firstLine } from './payload.ts'
 import { type MakeStored, Publisher } from './publisher.ts'
 import { type Schema, validatePayload } from './schema.ts'
 
@@ -132,7 +132,11 @@ export class Feed<T> {
 
   /** The same for a payload that stands beside its options. */
   addItem(item: { readonly payload: unknown }): Promise<T> {
-    return this.#add(item.payload, item as AnyOptions, this.#rules.itemRules)
+    try {
+      return this.#add(item.payload, item as AnyOptions, this.#rules.itemRules)
+    } catch (error) {
+      return Promise.reject(asRefusal(error))
+    }
   }
 
   /** Outcomes by index: what `add` would have given, or the error with which it would have rejected. */
@@ -146,8 +150,7 @@ export class Feed<T> {
       const some = (items as readonly I[]).slice(at, at + MANY_AT_ONCE)
       for (const settled of await Promise.allSettled(some.map((item) => this.#addOne(item, add)))) {
         if (settled.status === 'fulfilled') outcomes.push(settled.value)
-        else if (settled.reason instanceof SluiceError) outcomes.push(settled.reason)
-        else throw settled.reason
+        else outcomes.push(isSluiceError(settled.reason) ? settled.reason : unknownError(settled.reason))
       }
     }
     return outcomes
@@ -155,7 +158,12 @@ export class Feed<T> {
 
   #addOne<I extends { readonly payload: unknown }>(item: I, add: (item: I) => Promise<T>): Promise<T> {
     const isItem = typeof item === 'object' && item !== null
-    return isItem ? add(item) : Promise.reject(invalidOption('an item', item, 'an object { payload, ...options }'))
+    if (!isItem) return Promise.reject(invalidOption('an item', item, 'an object { payload, ...options }'))
+    try {
+      return add(item)
+    } catch (error) {
+      return Promise.reject(asRefusal(error))
+    }
   }
 
   #add(payload: unknown, options: AnyOptions, rules: Rules): Promise<T> {
@@ -167,7 +175,7 @@ export class Feed<T> {
         ? output.then((value) => this.#store(value, options))
         : this.#store(output, options)
     } catch (error) {
-      return Promise.reject(error)
+      return Promise.reject(asRefusal(error))
     }
   }
 
@@ -223,6 +231,16 @@ export class Feed<T> {
     checkPayloadBytes(payload, this.#context.maxPayloadBytes)
     return payload
   }
+}
+
+/** The refusal of a message whose parts throw when they are read: a getter, a revoked Proxy. */
+export function asRefusal(error: unknown): SluiceError {
+  if (isSluiceError(error)) return error
+  return new SluiceError('INVALID_OPTION', `The message cannot be read: ${firstLine(error)}.`, {}, error)
+}
+
+function unknownError(cause: unknown): SluiceError {
+  return new SluiceError('UNKNOWN', undefined, {}, cause)
 }
 
 function priorityOf({ priority }: AnyOptions): number {

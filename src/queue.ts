@@ -2,7 +2,7 @@
 import { Declared, type DeclaredAs } from './declared.ts'
 import type { QueueSettings } from './engine/options.ts'
 import type { SluiceError } from './errors.ts'
-import { Feed, type FeedOptions, type MessageOptions, registerFeed } from './feed.ts'
+import { asRefusal, Feed, type FeedOptions, type MessageOptions, registerFeed } from './feed.ts'
 import {
   checkId,
   type DeadOptions,
@@ -163,9 +163,13 @@ export class Queue<P = unknown, R = unknown, In = P> {
    * under its idempotency key is safe).
    */
   add(payload: In, options?: AddOptions<R>): Promise<AddedJob<R>> {
-    const onSettled = options?.onSettled
-    if (onSettled === undefined) return this.#feed.add(payload, options)
-    return this.#watch(onSettled, () => this.#feed.add(payload, options))
+    try {
+      const onSettled = options?.onSettled
+      if (onSettled === undefined) return this.#feed.add(payload, options)
+      return this.#watch(onSettled, () => this.#feed.add(payload, options))
+    } catch (error) {
+      return Promise.reject(asRefusal(error))
+    }
   }
 
   /**

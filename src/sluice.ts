@@ -36,7 +36,7 @@ export interface SluiceOptions {
 
 /** For engines and tests. */
 export interface SluiceParts {
-  /** @default the real clock and chance */
+  /** @default the real clock and chance, whose timers keep the process alive while something waits for them */
   readonly host?: Host | undefined
   /** How workers hold messages: as this process, or by tokens where the engine is on another machine. @default 'process' */
   readonly holder?: 'process' | 'token' | undefined
@@ -63,7 +63,7 @@ export class Sluice {
     this.engine = engine
     this.#context = {
       engine,
-      host: createAwakeHost(parts.host ?? realHost),
+      host: parts.host ?? createAwakeHost(realHost),
       maxPayloadBytes: options.maxPayloadBytes ?? DEFAULT_MAX_PAYLOAD_BYTES,
       holder: parts.holder ?? 'process',
       settledWatches: new SettledWatches(),

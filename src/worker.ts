@@ -275,6 +275,7 @@ export class Worker {
     switch (outcome.status) {
       case 'leased': {
         this.#failures = 0
+        if (outcome.offsets.length === 0) break
         const lease = new HeldLease(
           this.topic,
           this.group,

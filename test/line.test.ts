@@ -148,29 +148,27 @@ describe('a full queue', () => {
     const room = { left: 0 }
     limitTo(engine, room)
     const refuse = engine.onAppend
-    const gate = Promise.withResolvers<void>()
-    engine.onAppend = async (requests) => {
-      await gate.promise
-      return refuse(requests)
-    }
+    const gates: (() => void)[] = []
+    engine.onAppend = (requests) => new Promise((resolve) => gates.push(() => resolve(refuse(requests))))
     const stored: Promise<{ receipt: { offset: number | null } }>[] = []
-    for (const part of [
-      [0, 1, 2],
-      [3, 4],
-      [5, 6],
-    ]) {
-      for (const one of part) stored.push(queue.add(one))
+    const add = async (...payloads: number[]): Promise<void> => {
+      for (const payload of payloads) stored.push(queue.add(payload))
       await settled()
     }
-    gate.resolve()
+    await add(0, 1)
+    await add(2, 3)
+    gates.shift()?.()
     await settled()
-    room.left = 7
+    await add(4, 5)
+    gates.shift()?.()
+    await settled()
+    engine.onAppend = refuse
+    room.left = 6
     await host.advance(1_000)
     deepEqual(
       (await Promise.all(stored)).map(({ receipt }) => receipt.offset),
-      [0, 1, 2, 3, 4, 5, 6],
+      [0, 1, 2, 3, 4, 5],
     )
-    await sluice.close()
   })
 
   test('tells a paced message that would not wait in its turn, though others wait for room', async () => {
@@ -198,6 +196,25 @@ describe('a full queue', () => {
     await sluice.close()
     ok(isSluiceError(await waits, 'CLOSED'))
     equal(host.timers, 0)
+  })
+
+  test('keeps a waiting message as it was, though its caller writes to what it passed', async () => {
+    const { engine, host, sluice } = openFake()
+    const room = { left: 0 }
+    limitTo(engine, room)
+    const bytes = new Uint8Array([1, 2])
+    const headers = { h: 'before' }
+    const stored = sluice.queue('q').add(bytes, { headers, fullWaitMs: 5_000 })
+    await settled()
+    bytes.fill(9)
+    headers.h = 'after'
+    room.left = 1
+    await host.advance(1_000)
+    await stored
+    const [last] = engine.appended.at(-1) ?? []
+    ok(last !== undefined)
+    const view = new BatchView(last.batch)
+    deepEqual([[...view.payload(0)], view.headers(0)], [[1, 2], { h: 'before' }])
   })
 
   test('never waits past the deadline that a message was given when it was added', async () => {

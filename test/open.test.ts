@@ -117,7 +117,10 @@ onEachEngine('a Sluice', (openSluice) => {
     ]) {
       await rejects(use(), (error) => isSluiceError(error, 'CLOSED'))
     }
-    await queue.work(() => 'x').closed
+    throws(
+      () => queue.work(() => 'x'),
+      (error) => isSluiceError(error, 'CLOSED'),
+    )
   })
 
   test('has one queue for each name', async () => {

@@ -333,7 +333,10 @@ describe('a worker', () => {
       engine.give(job(1), job(2))
       await host.advance(4_000)
       running[1]?.end()
+      await settled()
+      engine.give(job(3))
       await host.advance(1_000)
+      running[2]?.end()
       deepEqual(
         engine.extended.flat().map(({ offsets, fence }) => [offsets, fence]),
         [[[0], 1]],
@@ -344,7 +347,10 @@ describe('a worker', () => {
       equal(worker.running, 1)
       running[0]?.end('no effect')
       await settled()
-      deepEqual(outcomes(engine), [[1, { kind: 'done' }]])
+      deepEqual(outcomes(engine), [
+        [1, { kind: 'done' }],
+        [2, { kind: 'done' }],
+      ])
       equal(worker.running, 0)
       await worker.close()
     })
@@ -397,6 +403,49 @@ describe('a worker', () => {
     for (const one of running) one.end()
     await worker.close()
     deepEqual(outcomes(engine), [[0, { kind: 'done' }]])
+  })
+
+  test('never starts what was revoked before it came to it, and gives none of it back', async () => {
+    const { running, handler } = createGate()
+    const { engine, worker } = await work(handler)
+    engine.give(job(1))
+    await settled()
+    running.shift()?.end()
+    await settled()
+    for (const one of [2, 3]) {
+      engine.give(job(one))
+      await settled()
+    }
+    equal(running.length, 1)
+    engine.onExtend = ({ offsets }) => ({
+      status: 'extended',
+      expiresAtMs: 0,
+      lost: offsets.filter((one) => one === 2),
+    })
+    worker.checkHolds()
+    await settled()
+    running[0]?.end()
+    await settled()
+    equal(running.length, 1)
+    deepEqual(outcomes(engine), [
+      [0, { kind: 'done' }],
+      [1, { kind: 'done' }],
+    ])
+    for (const one of [4, 5]) {
+      engine.give(job(one))
+      await settled()
+    }
+    engine.onExtend = ({ offsets }) => ({
+      status: 'extended',
+      expiresAtMs: 0,
+      lost: offsets.filter((one) => one === 4),
+    })
+    worker.checkHolds()
+    await settled()
+    const closing = worker.close()
+    running[1]?.end()
+    await closing
+    deepEqual(outcomes(engine).slice(2), [[3, { kind: 'done' }]])
   })
 
   describe('that closes (P12)', () => {
@@ -602,14 +651,26 @@ describe('the context of a handler', () => {
     await worker.close()
   })
 
-  test('refuses progress over 4,096 bytes and what JSON cannot express', async () => {
-    const { engine, worker } = await work((one, { progress }) => progress(one.payload === 1 ? 'x'.repeat(4_095) : 5n))
+  test('cuts progress over 4,096 bytes off, says so once, and fails for what JSON cannot express', async () => {
+    const { engine, errors, worker } = await work((one, { progress }) => {
+      if (one.payload === 2) progress(5n)
+      progress({ long: 'x'.repeat(5_000) })
+      progress({ long: 'y'.repeat(5_000) })
+    })
     engine.give(job(1))
     await settled()
     engine.give(job(2))
     await settled()
-    const errors = settles(engine).map(errorOf)
-    ok(errors[0]?.includes('4096 bytes') && errors[1]?.includes('cannot be written as JSON'))
+    const sent = engine.extended.flat().map(({ progress = '' }) => progress)
+    ok(
+      sent.length > 0 && sent.every((text) => Buffer.byteLength(text) <= 4_096 && typeof JSON.parse(text) === 'string'),
+    )
+    deepEqual(
+      errors.map((error) => (error as SluiceError).code),
+      ['PAYLOAD_TOO_LARGE'],
+    )
+    equal(settles(engine)[0]?.outcome.kind, 'done')
+    ok(errorOf(settles(engine)[1]).includes('cannot be written as JSON'))
     await worker.close()
   })
 
@@ -617,6 +678,7 @@ describe('the context of a handler', () => {
     const { engine, sluice, worker } = await work(async (_one, { publish }) => {
       await publish(sluice.topic('t'), 'a', { key: 'k' })
       void publish('t', 'b')
+      await publish(sluice.queue('r'), 'plain')
       await publish(sluice.queue('r'), 'c', { delayMs: 1_000, idempotencyKey: 'x' })
       return 'done'
     })
@@ -631,10 +693,10 @@ describe('the context of a handler', () => {
       ]),
       [
         ['t', '"a"', '"b"'],
-        ['r', '"c"'],
+        ['r', '"plain"', '"c"'],
       ],
     )
-    deepEqual(outputs[1]?.wishes, [{ index: 0, idempotencyKey: 'x', dueAtMs: 1_700_000_001_000 }])
+    deepEqual(outputs[1]?.wishes, [{ index: 1, idempotencyKey: 'x', dueAtMs: 1_700_000_001_000 }])
     deepEqual(
       engine.declared.map(({ kind, name }) => [kind, name]),
       [
@@ -669,6 +731,17 @@ describe('the context of a handler', () => {
     await worker.close()
   })
 
+  test('leaves no rejection unhandled where a handler throws beside a refused publish', async () => {
+    const { engine, worker } = await work((_one, { publish }) => {
+      void publish('nowhere', 1)
+      throw new Error('first')
+    })
+    engine.give(job(1))
+    await settled()
+    equal(errorOf(settles(engine)[0]), 'Error: first')
+    await worker.close()
+  })
+
   test('holds the settle back while a target is full, within timeoutMs (P7)', async () => {
     const { engine, host, sluice, worker } = await work(
       async (_one, { publish }) => {
@@ -692,6 +765,22 @@ describe('the context of a handler', () => {
     ok(outcome.kind === 'retry' && outcome.error.includes('limit is 10'))
     equal(worker.running, 0)
     await worker.close()
+    equal(host.timers, 0)
+  })
+
+  test('leaves no timer behind where a worker closes while a settle waits for room', async () => {
+    const { engine, host, sluice, worker } = await work(async (_one, { publish }) => {
+      await publish(sluice.topic('t'), 'a')
+    })
+    engine.onSettle = (requests) =>
+      requests.map((request) => (request.outputs === undefined ? { status: 'settled', lost: [], outputs: [] } : FULL))
+    engine.give(job(1))
+    await settled()
+    equal(host.timers, 2)
+    const closing = worker.close({ drainMs: 10 })
+    await host.advance(10)
+    await closing
+    equal(settles(engine).at(-1)?.outcome.kind, 'release')
     equal(host.timers, 0)
   })
 

@@ -29,7 +29,7 @@ import type {
 import { SluiceError } from '../errors.ts'
 import { type Host, realHost } from '../host/host.ts'
 import type { AnswerValue, LedgerAnswer, LedgerRequest } from '../ledger/requests.ts'
-import type { Durability } from '../logs/contract.ts'
+import type { Durability, LogHealth } from '../logs/contract.ts'
 import { unknownOutcome } from './broker.ts'
 import { type Link, openMemoryLink, openThreadLink } from './link.ts'
 
@@ -71,6 +71,8 @@ class LocalEngine implements Engine {
   #outbox: LedgerRequest[] = []
   #transfer: ArrayBuffer[] = []
   #underWay = 0
+  /** Questions after the log's health that have no answer yet. */
+  #healths = 0
   #flushIsSet = false
   #failure: SluiceError | null = null
   #closed: Promise<void> | null = null
@@ -94,7 +96,12 @@ class LocalEngine implements Engine {
       else call.reject(new SluiceError(answer.error.code, answer.error.message, { ...answer.error.details }))
     }
     if (this.#outbox.length > 0) this.#flush()
-    if (this.#calls.size === 0 && this.#closed === null) this.#link?.keepAlive(false)
+    this.#rest()
+  }
+
+  /** Lets the process end while nobody waits for an answer. */
+  #rest(): void {
+    if (this.#calls.size === 0 && this.#healths === 0 && this.#closed === null) this.#link?.keepAlive(false)
   }
 
   readonly onFailure = (error: SluiceError): void => {
@@ -154,9 +161,19 @@ class LocalEngine implements Engine {
   }
 
   async stats(): Promise<EngineStats> {
-    const [topics, health] = await Promise.all([this.#call<readonly TopicStats[]>('stats', null), (this.#link as Link).health()])
+    const [topics, health] = await Promise.all([this.#call<readonly TopicStats[]>('stats', null), this.#health()])
     const { status, reasons, counters, storedBytes } = health
     return { topics, log: { status, reasons, ...counters, storedBytes } }
+  }
+
+  async #health(): Promise<LogHealth> {
+    this.#healths++
+    try {
+      return await (this.#link as Link).health()
+    } finally {
+      this.#healths--
+      this.#rest()
+    }
   }
 
   close(): Promise<void> {

@@ -47,8 +47,8 @@ export interface SqliteLogOptions {
    */
   readonly cacheBytes?: number
   /**
-   * How much of the database is verified before `openSqliteLog` returns, in bytes (2 GiB: about 1.5 s, where the system
-   * has it in memory). The rest follows, 16 MiB with each checkpoint.
+   * How much of the database is verified before `openSqliteLog` returns, in bytes (2 GiB: about 1 s, where the system has
+   * it in memory). The rest follows, 16 MiB with each checkpoint.
    * @default 2 GiB
    */
   readonly verifyBytes?: number

@@ -14,10 +14,12 @@ export const BATCH_TYPE = 'application/x-ndjson'
 /** The most lines of one batch. */
 const MAX_LINES = 65_536
 const LINE_FEED = 0x0a
+/** The largest control body, unless the route says otherwise. */
+const MAX_CONTROL_BYTES = 1_048_576
 
 /** Control bodies only: JSON, kept as bytes until a route reads it. */
 export function readsControl(app: FastifyInstance, settings: ServerSettings): void {
-  keepAsBuffer(app, JSON_TYPE, settings.maxBatchBytes)
+  keepAsBuffer(app, JSON_TYPE, Math.min(MAX_CONTROL_BYTES, settings.maxBatchBytes))
 }
 
 /** One payload, or a batch of messages as lines. */

@@ -9,6 +9,9 @@
  *
  *     enter -> at work <-> waiting -> leave       leave comes once, when the connection is done with the request
  *
+ * The bytes of a body are given back when both its visit has left and its handler has ended: a client that goes away
+ * does not take along what was read of it.
+ *
  * Invariants
  *  1. A visit counts under exactly one cap from `enter` to `leave`.
  *  2. The signal of a wait is aborted when the client goes away and when the server closes, so no wait outlives either.
@@ -106,6 +109,7 @@ export class Visit {
   #wait: AbortController | null = null
   #bodyBytes = 0
   #isOver = false
+  #isHandled = false
 
   constructor(load: Load) {
     this.#load = load
@@ -153,9 +157,19 @@ export class Visit {
     this.#bodyBytes = 0
   }
 
+  /** Its handler runs from now on, until `endHandler`, and may hold the body. */
+  startHandler(): void {
+    this.#isHandled = true
+  }
+
+  endHandler(): void {
+    this.#isHandled = false
+    if (this.#isOver) this.dropBody()
+  }
+
   leave(): void {
     if (this.#isOver) return
-    this.dropBody()
+    if (!this.#isHandled) this.dropBody()
     this.#isOver = true
     this.#load.drop(this.#wait)
     this.#wait?.abort()

@@ -3,12 +3,16 @@
  * its default. A member without a rule is refused by its name and with the nearest one that exists.
  */
 import { SluiceError } from '../errors.ts'
+import { isDeeperThan, MAX_JSON_DEPTH } from '../payload.ts'
 import { checkName, checkOptions, createRules, invalidOption, type Rules } from '../options-check.ts'
 
 /** Reads one member; `name` is for the message. An absent member is `undefined`. */
 export type Reader<T> = (value: unknown, name: string) => T
 type Readers = Readonly<Record<string, Reader<unknown>>>
 type Read<R extends Readers> = { readonly [K in keyof R]: ReturnType<R[K]> }
+
+/** A payload of the depth that it may have, and what stands around it. */
+const MAX_DEPTH = MAX_JSON_DEPTH + 8
 
 const knownNames = new WeakMap<Readers, Rules>()
 
@@ -80,8 +84,10 @@ export function oneOf<T extends string>(values: readonly T[]): Reader<T> {
   }
 }
 
-/** A JSON text, parsed. */
+/** A JSON text, parsed. Text that is nested too deep is refused before it costs anything. */
 export function parseJson(source: string, where: string, code: 'BAD_REQUEST' | 'INVALID_PAYLOAD'): unknown {
+  if (isDeeperThan(source, MAX_DEPTH))
+    throw new SluiceError(code, `${where} is nested deeper than ${MAX_DEPTH} levels.`, { maxDepth: MAX_DEPTH })
   try {
     return JSON.parse(source) as unknown
   } catch (error) {

@@ -48,6 +48,7 @@ export function createMetrics({ engine, load }: Context): Metrics {
   const registers = [new Registry()]
   const [registry] = registers as [Registry]
   collectDefaultMetrics({ register: registry })
+  const up = new Gauge({ name: 'sluice_up', help: 'Whether the engine answers', registers })
   const requests = new Counter({
     name: 'sluice_http_requests_total',
     help: 'Answers',
@@ -131,7 +132,14 @@ export function createMetrics({ engine, load }: Context): Metrics {
       seconds.observe({ route }, reply.elapsedTime / 1_000)
     },
     async print() {
-      setAll(await engine.stats())
+      try {
+        setAll(await engine.stats())
+        up.set(1)
+      } catch {
+        // What was last known is not shown as if it were so now.
+        for (const { gauge } of [...topicGauges, ...logGauges, { gauge: lag }]) gauge.reset()
+        up.set(0)
+      }
       return registry.metrics()
     },
   }

@@ -143,6 +143,7 @@ function createApp(context: Context): FastifyInstance {
     return sendProblem(reply, error)
   })
 
+  holdBodies(app)
   const methodsByUrl = collectMethods(app)
   for (const addRoutes of [declareRoutes, jobRoutes, leaseRoutes, messageRoutes, operateRoutes]) {
     app.register(async (scope) => addRoutes(scope, context))
@@ -157,6 +158,21 @@ function sendProblem(reply: FastifyReply, error: unknown): FastifyReply {
   const seconds = retryAfterSeconds(problem)
   if (seconds !== null) reply.header('retry-after', seconds)
   return reply.code(problem.status).type(PROBLEM_TYPE).send(formatProblem(problem))
+}
+
+/** Tells each visit how long its handler runs, which may be longer than its client stays. */
+function holdBodies(app: FastifyInstance): void {
+  app.addHook('onRoute', (route) => {
+    const { handler } = route
+    route.handler = async function (request, reply) {
+      request.visit.startHandler()
+      try {
+        return await handler.call(this, request, reply)
+      } finally {
+        request.visit.endHandler()
+      }
+    }
+  })
 }
 
 /** Which methods each path takes, as routes are added. */

@@ -5,15 +5,20 @@
 import { isUtf8 } from 'node:buffer'
 import { SluiceError } from '../errors.ts'
 import { parseJsonPayload, type Schema, validatePayload } from '../index.ts'
+import { checkPayloadBytes, encodePayload } from '../payload.ts'
 import type { Incoming } from './incoming.ts'
 
 /** What is stored in place of `incoming`: at once, where there is no schema or it answers at once. */
-export function validate(schema: Schema | undefined, incoming: Incoming): Incoming | Promise<Incoming> {
+export function validate(
+  schema: Schema | undefined,
+  incoming: Incoming,
+  maxBytes: number,
+): Incoming | Promise<Incoming> {
   if (schema === undefined) return incoming
   const output = validatePayload(schema, readValue(incoming))
   return output instanceof Promise
-    ? output.then((value) => withPayload(incoming, value))
-    : withPayload(incoming, output)
+    ? output.then((value) => withPayload(incoming, value, maxBytes))
+    : withPayload(incoming, output, maxBytes)
 }
 
 function readValue({ fields }: Incoming): unknown {
@@ -24,10 +29,9 @@ function readValue({ fields }: Incoming): unknown {
   return parseJsonPayload(Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength).toString('utf8'))
 }
 
-function withPayload({ fields, wish }: Incoming, value: unknown): Incoming {
-  const isBytes = value instanceof Uint8Array
-  const payload = isBytes ? value : JSON.stringify(value)
-  if (payload === undefined)
-    throw new SluiceError('INVALID_PAYLOAD', 'The schema makes something of the payload that JSON cannot express.')
-  return { fields: { ...fields, payload, isBytes }, wish }
+/** The output is checked as the payloads of this process are. */
+function withPayload({ fields, wish }: Incoming, value: unknown, maxBytes: number): Incoming {
+  const payload = encodePayload(value)
+  checkPayloadBytes(payload, maxBytes, 'What the schema makes of the payload', 'maxMessageBytes')
+  return { fields: { ...fields, payload, isBytes: typeof payload !== 'string' }, wish }
 }

@@ -112,7 +112,10 @@ function makeFolders(folder: string): string | undefined {
     }
   }
   if (!statSync(folder).isDirectory()) {
-    throw new SluiceError('INVALID_OPTION', `${folder} is a file; the data is kept in a folder. Name one, or a place for a new one`)
+    throw new SluiceError(
+      'INVALID_OPTION',
+      `${folder} is a file; the data is kept in a folder. Name one, or a place for a new one`,
+    )
   }
   return missing[0]
 }

@@ -3,13 +3,15 @@
  *
  * Why SQLite: a commit of batches and changes is atomic without a line of ours, and one sync makes it durable. What it
  * does not do is told in the files beside this one: it does not find damage (folder.ts), it does not keep a second
- * process out before it has read the files (owner-lock.ts), and a full disk leaves no room to settle
- * (reserve.ts).
+ * process out before the files are read (owner-lock.ts), and it leaves no room to settle on a full disk (reserve.ts).
  *
  * What it trades: every method answers at once and blocks its thread, so it belongs into a broker thread; a commit takes
  * its pages to the disk twice, first to the WAL, then, some thousands of them at a time, to the database.
  *
- * Measured on two cores, ext4 on a virtual disk, medians: see the end of this comment.
+ * Measured on two idle cores, ext4 on a virtual disk, p50 of a commit of one batch and two changes, each synced, against
+ * an append and datasync of `fs.promises` with as many bytes: 200 B 0.14 ms against 0.21, 36 KB 0.22 against 0.32, 64 KB
+ * 0.27 against 0.33. With the checkpoints that follow, the mean of 36 KB is 0.37 ms. Batches of 36 KB are read back at
+ * 1 GB/s. Not better: a sync of our own in place of SQLite's (fdatasync for fsync), and longer WALs.
  *
  * States, each transition made by the method beside it:
  *
@@ -23,7 +25,7 @@
  *  2. Each transaction writes the next stamp; the mark in the guard is written after it and before the answer.
  *  3. What is known in memory of a topic's end changes with the transaction: it is undone where that fails.
  *  4. Only `Checkpoints.run` lets pages into the database file, after it signed them.
- *  5. After a failure that is not `full`, nothing is written any more: what a failed sync left on disk is not known.
+ *  5. After a failure that is not `full`, we write nothing any more: what a failed sync left on disk is not known.
  */
 import { SluiceError } from '../../errors.ts'
 import type {

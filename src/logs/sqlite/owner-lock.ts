@@ -3,9 +3,10 @@
  *
  * The lock is a POSIX record lock that SQLite takes on `sluice.lock`, an empty file used for nothing else: it dies with
  * the process, so that no stale file ever blocks, and SQLite's own table of open files makes it hold between threads of
- * one process too. A process that copies its own open folder drops record locks, so the broker's thread holds the
- * folder by another means besides (broker/folder-hold.ts). It cannot be a lock on the database itself: the files are checked before SQLite opens them, and
- * closing any descriptor of a file drops the process's record locks on it. Nothing but SQLite ever opens `sluice.lock`.
+ * one process too. It cannot be a lock on the database itself: the files are checked before SQLite opens them, and
+ * closing any descriptor of a file drops the process's record locks on it. Nothing but SQLite ever opens `sluice.lock`;
+ * a process that copies its own open folder does, so the broker's thread holds the folder by another means besides
+ * (broker/folder-hold.ts).
  *
  * `sluice.pid` tells people who the owner is. Nothing depends on it.
  */

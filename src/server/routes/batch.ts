@@ -15,8 +15,8 @@ import { parseJson } from '../members.ts'
 import { formatProblem, type Problem, problemOf } from '../problem.ts'
 import { validate } from '../validation.ts'
 
-/** Lines between two rounds of the event loop, so that a long batch does not hold up the other requests. */
-const LINES_PER_ROUND = 500
+/** Time between two rounds of the event loop, so that a long batch does not hold up the other requests. */
+const ROUND_MS = 10
 
 /** Stores the lines and answers. `show` makes an outcome of what was stored, or throws. */
 export async function appendLines(
@@ -49,20 +49,38 @@ export async function appendLines(
     if (--open === 0) resolve()
   }
   const nowMs = context.now()
+  let roundEndMs = performance.now() + ROUND_MS
   for (const [i, line] of lines.entries()) {
     try {
-      const incoming = validate(entry.noun.schema, readLine(context, entry, line, i + 1, nowMs))
+      const incoming = validate(
+        entry.noun.schema,
+        withoutStacks(() => readLine(context, entry, line, i + 1, nowMs)),
+        context.settings.maxMessageBytes,
+      )
       // A schema that takes its time holds up the lines behind it, which keep their order.
       const ready = incoming instanceof Promise ? await incoming : incoming
       context.appender.push(entry.name, ready, (appended, error) => settle(i, appended, error))
     } catch (error) {
       refuse(i, error)
     }
-    if ((i + 1) % LINES_PER_ROUND === 0) await nextRound()
+    if (performance.now() < roundEndMs) continue
+    await nextRound()
+    roundEndMs = performance.now() + ROUND_MS
   }
   await answered
   if (problems.length === lines.length) throw nothingStored(problems)
   return reply.type(BATCH_TYPE).send(`${answers.join('\n')}\n`)
+}
+
+/** A refusal of a line is an answer, not a failure of ours, and a stack costs more than the line. */
+function withoutStacks<T>(read: () => T): T {
+  const { stackTraceLimit } = Error
+  Error.stackTraceLimit = 0
+  try {
+    return read()
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit
+  }
 }
 
 function readLine(

@@ -28,7 +28,7 @@ async function addJob(context: Context, request: FastifyRequest, reply: FastifyR
   const incoming = isLines ? null : readRequest(request.headers, readPayload(request), 'queue', context.now())
   const entry = context.directory.peek('queue', queue) ?? (await context.directory.use('queue', queue))
   if (incoming === null) return appendLines(context, entry, request, reply, (appended) => acceptedJob(entry, appended))
-  const accepted = acceptedJob(entry, await context.appender.append(queue, await validate(entry.noun.schema, incoming)))
+  const accepted = acceptedJob(entry, await context.appender.append(queue, await validate(entry.noun.schema, incoming, context.settings.maxMessageBytes)))
   reply.header('location', `/v1/jobs/${accepted.id}`)
   const waitSeconds = PREFER_WAIT.exec(String(request.headers.prefer ?? ''))?.[1]
   if (waitSeconds !== undefined) {

@@ -40,10 +40,12 @@ export function leaseRoutes(app: FastifyInstance, context: Context): void {
     await context.directory.find('topic', topic)
     return lease(context, request, reply, { topic, group })
   })
-  app.post('/v1/leases::extend', async (request, reply) =>
+  // Lists of many leases, with progress or results.
+  const long = { bodyLimit: context.settings.maxBatchBytes }
+  app.post('/v1/leases::extend', long, async (request, reply) =>
     reply.type(JSON_TYPE).send(await extendLeases(context, readControl(request))),
   )
-  app.post('/v1/leases::settle', async (request, reply) =>
+  app.post('/v1/leases::settle', long, async (request, reply) =>
     reply.type(JSON_TYPE).send(await settleLeases(context, readControl(request))),
   )
 }

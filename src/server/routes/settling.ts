@@ -15,6 +15,7 @@ import {
   type SettleRequest,
 } from '../../index.ts'
 import { fullError } from '../../outcomes.ts'
+import { checkPayloadBytes } from '../../payload.ts'
 import type { Context } from '../context.ts'
 import { readMessageObject } from '../incoming.ts'
 import { cutElements, cutMember } from '../json-text.ts'
@@ -104,6 +105,8 @@ export async function settleLeases(context: Context, body: Control): Promise<str
       const read = readMembers(item, SETTLE_ITEM, `item ${i + 1}`)
       const token = readLease(read.lease)
       const result = sourceOf(sources, i, item, 'result')
+      if (result !== undefined)
+        checkPayloadBytes(result, context.settings.maxMessageBytes, `The result of item ${i + 1}`, 'maxMessageBytes')
       const outcome = settlementOf(read, result, context.now())
       const outputSource = sourceOf(sources, i, item, 'outputs')
       const outputs =
@@ -182,7 +185,7 @@ async function readOutputs(
       context.now(),
       context.settings.maxMessageBytes,
     )
-    const { fields, wish } = await validate(noun.schema, incoming)
+    const { fields, wish } = await validate(noun.schema, incoming, context.settings.maxMessageBytes)
     let batch = batches.get(name)
     if (batch === undefined) {
       batch = { builder: new BatchBuilder(), wishes: [] }
