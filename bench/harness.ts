@@ -20,7 +20,7 @@ Options of every benchmark:
   --pairs N      interleaved pairs (default ${defaultPairs}; with fewer the figures are only a hint)
   --quick        ${quickPairs} pairs and less load: a look, not a figure to quote
   --dir FOLDER   where the temporary folder is made (default ./data); it must be on the disk to measure
-  --profile DIR  keep a CPU profile of each child process there; the figures are then of no use
+  --profile DIR  keep a CPU profile of each thread of each child process there; the figures are then of no use
   --json         the report as one JSON object on stdout
   --help         this text`
 
@@ -156,7 +156,8 @@ export async function openBench(options: BenchOptions): Promise<Bench> {
 }
 
 function startChild(module: string, name: string, options: unknown, profile: string | undefined): Child {
-  const execArgv = profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profile}`]
+  const threads = new URL('./profile-threads.ts', import.meta.url).href
+  const execArgv = profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profile}`, `--import=${threads}`]
   const child = fork(new URL('./child.ts', import.meta.url), [module, name, JSON.stringify(options)], { execArgv })
   const { promise: ready, resolve: setReady, reject: endReady } = Promise.withResolvers<void>()
   const result = new Promise<unknown>((resolve, reject) => {

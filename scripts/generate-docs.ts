@@ -46,15 +46,20 @@ function promisesTable(): string {
   ]
   const head = `| | ${engines.map(({ name }) => name).join(' | ')} |`
   const line = `| --- | ${engines.map(() => '---').join(' | ')} |`
-  const body = rows.map(([promise, tell]) => `| ${promise} | ${engines.map(({ abilities }) => tell(abilities)).join(' | ')} |`)
+  const body = rows.map(
+    ([promise, tell]) => `| ${promise} | ${engines.map(({ abilities }) => tell(abilities)).join(' | ')} |`,
+  )
   return [head, line, ...body].join('\n')
 }
 
 function errorsTable(): string {
   const rows = Object.entries(ERRORS).map(
-    ([code, { title, status, retryable, solve }]) => `| \`${code}\` | ${title} | ${status} | ${retryable ? 'yes' : 'no'} | ${solve} |`,
+    ([code, { title, status, retryable, solve }]) =>
+      `| \`${code}\` | ${title} | ${status} | ${retryable ? 'yes' : 'no'} | ${solve} |`,
   )
-  return ['| code | what happened | HTTP | try again | what to do |', '| --- | --- | --- | --- | --- |', ...rows].join('\n')
+  return ['| code | what happened | HTTP | try again | what to do |', '| --- | --- | --- | --- | --- |', ...rows].join(
+    '\n',
+  )
 }
 
 /** The settings of an interface in engine/options.ts: its members, with what stands above each. */
@@ -63,10 +68,21 @@ function settingsTable(interfaceNames: readonly string[], defaults: Readonly<Rec
   const rows: string[] = []
   for (const name of interfaceNames) {
     const body = new RegExp(`export interface ${name}[^{]*\\{([^}]*)\\}`).exec(source)?.[1] ?? ''
-    for (const [, comment = '', member = ''] of body.matchAll(/(?:\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\s*)?readonly (\w+)\??:/g)) {
-      const text = comment.replace(/^\s*\* ?/gm, ' ').replace(/@default.*$/s, '').replace(/\s+/g, ' ').trim()
+    for (const [, comment = '', member = ''] of body.matchAll(
+      /(?:\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\s*)?readonly (\w+)\??:/g,
+    )) {
+      const text = comment
+        .replace(/^\s*\* ?/gm, ' ')
+        .replace(/@default.*$/s, '')
+        .replace(/\s+/g, ' ')
+        .trim()
       const value = defaults[member]
-      const shown = value !== null && typeof value === 'object' ? Object.entries(value).map(([key, one]) => `${key} ${one}`).join(', ') : String(value)
+      const shown =
+        value !== null && typeof value === 'object'
+          ? Object.entries(value)
+              .map(([key, one]) => `${key} ${one}`)
+              .join(', ')
+          : String(value)
       rows.push(`| \`${member}\` | ${text || NESTED[member] || ''} | ${shown} |`)
     }
   }
@@ -91,11 +107,14 @@ const FILES = ['README.md', 'docs/errors.md', 'docs/settings.md', 'docs/promises
 
 /** The text of a file with its tables made anew. */
 export function regenerate(text: string): string {
-  return text.replace(/(<!-- generated: ([a-z ]+) -->\n)[\s\S]*?(\n<!-- end of \2 -->)/g, (_all, start: string, name: string, end: string) => {
-    const make = TABLES[name]
-    if (make === undefined) throw new Error(`There is no table called "${name}"`)
-    return `${start}${make()}${end}`
-  })
+  return text.replace(
+    /(<!-- generated: ([a-z ]+) -->\n)[\s\S]*?(\n<!-- end of \2 -->)/g,
+    (_all, start: string, name: string, end: string) => {
+      const make = TABLES[name]
+      if (make === undefined) throw new Error(`There is no table called "${name}"`)
+      return `${start}${make()}${end}`
+    },
+  )
 }
 
 /** Files that are not as they would be written. */

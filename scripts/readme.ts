@@ -38,7 +38,10 @@ export function findDifference(printed: string, expected: string): string | null
   const lines = printed.trimEnd().split('\n')
   const wanted = expected.trimEnd().split('\n')
   for (let i = 0; i < Math.max(lines.length, wanted.length); i++) {
-    const pattern = (wanted[i] ?? '').split('…').map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('.*')
+    const pattern = (wanted[i] ?? '')
+      .split('…')
+      .map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'))
+      .join('.*')
     if (lines[i] === undefined || wanted[i] === undefined || !new RegExp(`^${pattern}$`).test(lines[i] as string)) {
       return `line ${i + 1}: expected ${JSON.stringify(wanted[i] ?? null)}, printed ${JSON.stringify(lines[i] ?? null)}`
     }
@@ -50,7 +53,8 @@ export function findDifference(printed: string, expected: string): string | null
 export async function runExample({ language, code, expected }: Example): Promise<string | null> {
   const folder = mkdtempSync(join(ROOT, '.readme-'))
   try {
-    const { status, output, errors } = language === 'ts' ? await runTypeScript(folder, code) : await runShell(folder, code)
+    const { status, output, errors } =
+      language === 'ts' ? await runTypeScript(folder, code) : await runShell(folder, code)
     if (status !== 0) return `it ended with status ${status}:\n${output}\n${errors}`
     return expected === null ? null : findDifference(output, expected)
   } finally {

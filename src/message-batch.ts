@@ -96,7 +96,10 @@ export class BatchBuilder {
     if (key !== undefined || headers !== undefined) {
       const json = headers === undefined ? '' : JSON.stringify(headers)
       if (typeof json !== 'string' || json.length > MAX_HEADER_BYTES) {
-        throw new SluiceError('INVALID_OPTION', `headers are an object of texts, at most ${MAX_HEADER_BYTES} bytes as JSON`)
+        throw new SluiceError(
+          'INVALID_OPTION',
+          `headers are an object of texts, at most ${MAX_HEADER_BYTES} bytes as JSON`,
+        )
       }
       this.#reserve(2 + (key === undefined ? 0 : key.length * 3) + json.length * 3)
       const keyBytes = key === undefined ? 0 : this.#bodies.write(key, start + 2, 'utf8')
@@ -222,10 +225,7 @@ export class BatchView {
   copyRun(from: number, to: number, target: Uint8Array, entryAt: number, bodyAt: number, bodyStart: number): number {
     const first = this.#start(from)
     const last = this.#end(to - 1)
-    target.set(
-      this.bytes.subarray(HEADER_BYTES + from * ENTRY_BYTES, HEADER_BYTES + to * ENTRY_BYTES),
-      entryAt,
-    )
+    target.set(this.bytes.subarray(HEADER_BYTES + from * ENTRY_BYTES, HEADER_BYTES + to * ENTRY_BYTES), entryAt)
     target.set(this.bytes.subarray(this.#bodies + first, this.#bodies + last), bodyStart + bodyAt)
     const shift = bodyAt - first
     if (shift !== 0) {
@@ -300,7 +300,8 @@ export function findBatchDamage(bytes: Uint8Array): string | null {
     if (bodies + next > bytes.byteLength) return `entry ${i} of a batch points past its end`
     const hasLane = view.getUint32(at + 4, true) !== 0 || view.getUint32(at + 8, true) !== 0
     if (hasLane && head < 2) return `entry ${i} of a batch has a lane and no key`
-    if (head > 0 && (head < 2 || 2 + view.getUint16(bodies + end, true) > head)) return `the head of entry ${i} is malformed`
+    if (head > 0 && (head < 2 || 2 + view.getUint16(bodies + end, true) > head))
+      return `the head of entry ${i} is malformed`
     end = next
   }
   return bodies + end === bytes.byteLength ? null : 'a batch has bytes behind its last message'

@@ -20,10 +20,14 @@ const KEYS = 40
 /** Runs a child until it has printed `killAfter` lines, or to its end. Says whether it came to its end. */
 function live(folder: string, seed: number, jobs: number, record: CrashRecord, killAfter: number): Promise<boolean> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [CHILD, folder, `${seed}`, `${jobs}`, `${KEYS}`, JSON.stringify(record.next())], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-      env: { ...process.env, NODE_TEST_CONTEXT: undefined },
-    })
+    const child = spawn(
+      process.execPath,
+      [CHILD, folder, `${seed}`, `${jobs}`, `${KEYS}`, JSON.stringify(record.next())],
+      {
+        stdio: ['ignore', 'pipe', 'inherit'],
+        env: { ...process.env, NODE_TEST_CONTEXT: undefined },
+      },
+    )
     let lines = 0
     let isDone = false
     createInterface({ input: child.stdout }).on('line', (line) => {

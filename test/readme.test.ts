@@ -31,7 +31,10 @@ test('a line may be left open with …, and only with it', () => {
 })
 
 test('an example that prints something else, or fails, is a failure', async () => {
-  match((await runExample({ language: 'ts', code: "console.log('a')\n", expected: 'b\n', line: 1 })) ?? '', /expected "b"/)
+  match(
+    (await runExample({ language: 'ts', code: "console.log('a')\n", expected: 'b\n', line: 1 })) ?? '',
+    /expected "b"/,
+  )
   match((await runExample({ language: 'ts', code: 'process.exit(3)\n', expected: null, line: 1 })) ?? '', /status 3/)
   match((await runExample({ language: 'sh', code: 'false\n', expected: null, line: 1 })) ?? '', /status 1/)
 })

@@ -126,6 +126,113 @@ test('a dead letter is shown with its error and payload, and redriven as a new j
   assert.equal((await call('GET', `/v1/jobs/${lease.id}`)).json.redriveOf, added.id)
 })
 
+test('dead letters of a queue are discarded, and ids that are none of its jobs are refused', async (t) => {
+  const { call } = await startServer(t)
+  const ids: string[] = []
+  for (const body of [1, 2]) ids.push((await call('POST', '/v1/queues/q/jobs', { body })).json.id)
+  const other = (await call('POST', '/v1/queues/other/jobs', { body: 1 })).json.id
+  const { json } = await call('POST', '/v1/queues/q/leases', { body: { max: 2 } })
+  const items = json.leases.map(({ lease }: { lease: string }) => ({ lease, outcome: 'dead', error: 'no' }))
+  await call('POST', '/v1/leases:settle', { body: { items } })
+  for (const act of ['redrive', 'discard']) {
+    for (const id of ['nonsense', other, 'q:zzzzzz:0']) {
+      const refused = await call('POST', `/v1/queues/q/dead:${act}`, { body: { ids: [ids[0], id] } })
+      assert.deepEqual([act, id, refused.status, refused.json.code], [act, id, 404, 'JOB_NOT_FOUND'])
+    }
+  }
+  const misplaced = await call('GET', '/v1/queues/q/dead?after=yesterday')
+  assert.deepEqual([misplaced.status, misplaced.json.code], [400, 'INVALID_OPTION'])
+  const { json: first } = await call('GET', '/v1/queues/q/dead?limit=1')
+  const { json: rest } = await call('GET', `/v1/queues/q/dead?after=${first.next}`)
+  assert.deepEqual([first.letters[0].id, rest.letters[0].id, rest.next], [ids[0], ids[1], null])
+  const discarded = await call('POST', '/v1/queues/q/dead:discard', { body: { ids: [ids[0]] } })
+  assert.deepEqual([discarded.status, discarded.json], [200, { queue: 'q', count: 1 }])
+  assert.deepEqual((await call('POST', '/v1/queues/q/dead:discard')).json, { queue: 'q', count: 1 })
+  assert.deepEqual((await call('GET', '/v1/queues/q/dead')).json, { letters: [], next: null })
+  assert.equal((await call('GET', `/v1/jobs/${ids[0]}`)).json.status, 'failed')
+})
+
+test('a group of a topic is operated as a queue is', async (t) => {
+  const { call } = await startServer(t)
+  const group = '/v1/topics/t/groups/g'
+  await call('PUT', '/v1/topics/t')
+  await call('PUT', group)
+  await call('POST', '/v1/topics/t/messages', { body: { order: 1 } })
+  assert.deepEqual((await call('POST', `${group}:pause`)).json, { topic: 't', group: 'g', paused: true })
+  assert.deepEqual((await call('POST', `${group}/leases`, { body: {} })).json.leases, [])
+  assert.deepEqual((await call('POST', `${group}:resume`)).json, { topic: 't', group: 'g', paused: false })
+  const { json } = await call('POST', `${group}/leases`, { body: {} })
+  const items = [{ lease: json.leases[0].lease, outcome: 'dead', error: 'no' }]
+  await call('POST', '/v1/leases:settle', { body: { items } })
+  const { json: dead } = await call('GET', `${group}/dead`)
+  assert.deepEqual([dead.letters.length, dead.letters[0].payload, dead.next], [1, { order: 1 }, null])
+  assert.equal((await call('GET', `${group}/dead?after=x`)).json.code, 'INVALID_OPTION')
+  assert.equal((await call('POST', `${group}/dead:redrive`)).json.code, 'UNSUPPORTED')
+  assert.equal((await call('POST', `${group}/dead:discard`, { body: { ids: ['x'] } })).json.code, 'JOB_NOT_FOUND')
+  const discarded = await call('POST', `${group}/dead:discard`, { body: { ids: [dead.letters[0].id] } })
+  assert.deepEqual(discarded.json, { topic: 't', group: 'g', count: 1 })
+  assert.deepEqual((await call('GET', `${group}/dead`)).json.letters, [])
+})
+
+test('a group is moved to another place, and forgotten', async (t) => {
+  const { call } = await startServer(t)
+  const group = '/v1/topics/t/groups/g'
+  await call('POST', '/v1/topics/t/messages', { body: 1 })
+  await call('PUT', group, { body: { from: 'latest' } })
+  assert.deepEqual((await call('POST', `${group}/leases`, { body: {} })).json.leases, [])
+  const moved = await call('PATCH', group, { body: { from: 'earliest' } })
+  assert.deepEqual([moved.status, moved.json], [200, { topic: 't', group: 'g', from: 'earliest' }])
+  assert.equal((await call('POST', `${group}/leases`, { body: {} })).json.leases[0].offset, 0)
+  assert.equal((await call('PATCH', group, { body: { from: 9 } })).json.code, 'OFFSET_OUT_OF_RANGE')
+  for (const body of [{}, { from: 'yesterday' }, { form: 0 }])
+    assert.equal((await call('PATCH', group, { body })).json.code, 'INVALID_OPTION')
+  assert.deepEqual([(await call('DELETE', group)).status, (await call('GET', '/v1/topics/t')).json.groups], [204, []])
+  for (const [method, path] of [
+    ['DELETE', group],
+    ['PATCH', group],
+    ['GET', `${group}/dead`],
+    ['POST', `${group}/dead:redrive`],
+    ['POST', `${group}/dead:discard`],
+    ['POST', `${group}:pause`],
+    ['POST', `${group}:resume`],
+  ] as const) {
+    const options = method === 'PATCH' ? { body: { from: 0 } } : {}
+    const gone = await call(method, path, options)
+    assert.deepEqual([method, path, gone.status, gone.json.code], [method, path, 404, 'GROUP_NOT_FOUND'])
+    const none = await call(method, path.replace('/t/', '/none/'), options)
+    assert.deepEqual([method, path, none.status, none.json.code], [method, path, 404, 'TOPIC_NOT_FOUND'])
+  }
+})
+
+test('a misspelt header of ours is refused with the nearest one, and nothing is stored', async (t) => {
+  const { call } = await startServer(t)
+  const headers = { 'Sluice-Dealy-Ms': '5' }
+  const { status, json } = await call('POST', '/v1/queues/q/jobs', { body: 1, headers })
+  assert.deepEqual([status, json.code, json.nearest], [400, 'INVALID_OPTION', 'Sluice-Delay-Ms'])
+  const published = await call('POST', '/v1/topics/t/messages', { body: 1, headers: { 'Sluice-Keys': 'a' } })
+  assert.deepEqual([published.json.code, published.json.nearest], ['INVALID_OPTION', 'Sluice-Key'])
+  assert.deepEqual((await call('GET', '/v1/queues')).json.queues, [])
+})
+
+test('a refused content type is named, and so is what to send', async (t) => {
+  const { call, url } = await startServer(t)
+  for (const [method, path, wanted] of [
+    ['POST', '/v1/queues/q/jobs', /application\/json or application\/octet-stream or application\/x-ndjson/],
+    ['POST', '/v1/topics/t/messages', /application\/x-ndjson/],
+    ['POST', '/v1/queues/q/leases', /Send application\/json\./],
+    ['PUT', '/v1/queues/q', /Send application\/json\./],
+    ['POST', '/v1/queues/q/dead:redrive', /Send application\/json\./],
+  ] as const) {
+    const sent = await call(method, path, { body: '1', type: 'text/plain' })
+    assert.deepEqual([path, sent.status], [path, 415])
+    assert.match(sent.json.detail, /'text\/plain'/)
+    assert.match(sent.json.detail, wanted)
+    const untyped = await fetch(`${url}${path}`, { method, body: Buffer.from('1') })
+    assert.deepEqual([path, untyped.status], [path, 415])
+    assert.match(((await untyped.json()) as { detail: string }).detail, /has no content type\. Send /)
+  }
+})
+
 test('a server that works says so to health checks', async (t) => {
   const { call } = await startServer(t)
   assert.deepEqual((await call('GET', '/healthz')).json, { status: 'ok' })

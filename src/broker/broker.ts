@@ -76,7 +76,10 @@ export class Broker {
   submit(requests: readonly LedgerRequest[]): void {
     if (this.#mode === 'failed' || this.#mode === 'closed') {
       const error = this.#failure ?? new SluiceError('CLOSED')
-      this.#emit(requests.map(({ id }) => ({ id, error: wireError(error) })), requests.length)
+      this.#emit(
+        requests.map(({ id }) => ({ id, error: wireError(error) })),
+        requests.length,
+      )
       return
     }
     for (const request of requests) {
@@ -113,7 +116,10 @@ export class Broker {
     while (this.#waiting.length > 0 || this.#wakeAtMs <= this.#host.now()) {
       const step = this.#step(this.#take())
       if (step !== undefined) {
-        step.then(() => this.#rest(), (error) => this.#fail(error))
+        step.then(
+          () => this.#rest(),
+          (error) => this.#fail(error),
+        )
         return
       }
       if ((this.#mode as Mode) === 'failed') return
@@ -159,7 +165,11 @@ export class Broker {
     }
   }
 
-  #settle(requests: readonly LedgerRequest[], step: ReturnType<Ledger['apply']>, status: 'durable' | 'full' | 'lost'): Promise<void> | undefined {
+  #settle(
+    requests: readonly LedgerRequest[],
+    step: ReturnType<Ledger['apply']>,
+    status: 'durable' | 'full' | 'lost',
+  ): Promise<void> | undefined {
     if (status === 'durable') return this.#finish(requests, step)
     if (status === 'lost') {
       this.#fail(new SluiceError('ENGINE_FAILED', 'Another process took the data over; this one stopped'))
@@ -171,7 +181,12 @@ export class Broker {
   /** P13: the disk is full and nothing was kept. The same requests again, with appends refused. */
   async #retryWithoutAppends(requests: readonly LedgerRequest[]): Promise<void> {
     if (this.#ledger.refusesAppends) {
-      this.#fail(new SluiceError('ENGINE_FAILED', 'The disk is full and the reserve is used up, so that settling is not possible'))
+      this.#fail(
+        new SluiceError(
+          'ENGINE_FAILED',
+          'The disk is full and the reserve is used up, so that settling is not possible',
+        ),
+      )
       return
     }
     this.#diskFullUntilMs = this.#host.now() + DISK_RETRY_MS

@@ -71,7 +71,12 @@ export async function openMemoryLink(host: Host, onAnswers: OnAnswers): Promise<
 }
 
 /** A broker over a folder, in a thread of its own, so that a sync does not hold up the caller, nor the caller a lease. */
-export function openThreadLink(folder: string, durability: Durability, onAnswers: OnAnswers, onFailure: (error: SluiceError) => void): Promise<Link> {
+export function openThreadLink(
+  folder: string,
+  durability: Durability,
+  onAnswers: OnAnswers,
+  onFailure: (error: SluiceError) => void,
+): Promise<Link> {
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
   const thread = new Worker(new URL(`./thread.${extension}`, import.meta.url), {
     workerData: { folder, durability },
@@ -91,7 +96,8 @@ export function openThreadLink(folder: string, durability: Durability, onAnswers
         case 'open':
           return resolve({
             abilities: message.abilities,
-            send: (requests, transfer) => thread.postMessage({ kind: 'requests', requests } satisfies ToBroker, transfer),
+            send: (requests, transfer) =>
+              thread.postMessage({ kind: 'requests', requests } satisfies ToBroker, transfer),
             health: () =>
               new Promise((tell) => {
                 healths.set(++healthId, tell)
@@ -124,7 +130,9 @@ export function openThreadLink(folder: string, durability: Durability, onAnswers
     thread.on('exit', (code) => {
       hasExited = true
       const failure =
-        closed === null ? new SluiceError('ENGINE_FAILED', `The broker thread ended with code ${code}`) : new SluiceError('CLOSED')
+        closed === null
+          ? new SluiceError('ENGINE_FAILED', `The broker thread ended with code ${code}`)
+          : new SluiceError('CLOSED')
       closed?.()
       reject(failure)
       onFailure(failure)

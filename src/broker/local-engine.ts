@@ -52,12 +52,18 @@ export async function openLocalEngine(folder: string, options: LocalEngineOption
   const { durability } = options
   if (folder === ':memory:') {
     if (durability !== undefined && durability !== 'memory') {
-      throw new SluiceError('UNSUPPORTED', `':memory:' keeps nothing over the end of the process, so durability '${durability}' is refused. Open a folder`)
+      throw new SluiceError(
+        'UNSUPPORTED',
+        `':memory:' keeps nothing over the end of the process, so durability '${durability}' is refused. Open a folder`,
+      )
     }
     engine.connect(await openMemoryLink(options.host ?? realHost, engine.onAnswers))
   } else {
     if (durability === 'memory') {
-      throw new SluiceError('UNSUPPORTED', "A folder is always at least as durable as 'os'. Open ':memory:' for durability 'memory'")
+      throw new SluiceError(
+        'UNSUPPORTED',
+        "A folder is always at least as durable as 'os'. Open ':memory:' for durability 'memory'",
+      )
     }
     engine.connect(await openThreadLink(folder, durability ?? 'disk', engine.onAnswers, engine.onFailure))
   }
@@ -133,7 +139,9 @@ class LocalEngine implements Engine {
     if (outcome.status === 'leased' && signal?.aborted === true) {
       const { topic, group } = request
       const token = request.holder.kind === 'token' ? request.holder.token : undefined
-      await this.settle([{ topic, group, fence: outcome.fence, offsets: outcome.offsets, token, outcome: { kind: 'release' } }])
+      await this.settle([
+        { topic, group, fence: outcome.fence, offsets: outcome.offsets, token, outcome: { kind: 'release' } },
+      ])
       return { status: 'empty' }
     }
     return outcome
@@ -188,7 +196,8 @@ class LocalEngine implements Engine {
   }
 
   #transferBatch(batch: Uint8Array): void {
-    if (batch.byteOffset === 0 && batch.byteLength === batch.buffer.byteLength) this.#transfer.push(batch.buffer as ArrayBuffer)
+    if (batch.byteOffset === 0 && batch.byteLength === batch.buffer.byteLength)
+      this.#transfer.push(batch.buffer as ArrayBuffer)
   }
 
   #call<T extends AnswerValue>(kind: LedgerRequest['kind'], body: unknown, signal?: AbortSignal): Promise<T> {

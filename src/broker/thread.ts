@@ -83,7 +83,10 @@ try {
   send({ kind: 'open', abilities: abilitiesOver(log.abilities) })
 } catch (error) {
   hold?.close()
-  const known = error instanceof SluiceError ? error : new SluiceError('ENGINE_FAILED', `The data folder "${folder}" cannot be opened: ${error}`, {}, error)
+  const known =
+    error instanceof SluiceError
+      ? error
+      : new SluiceError('ENGINE_FAILED', `The data folder "${folder}" cannot be opened: ${error}`, {}, error)
   send({ kind: 'refused', error: { code: known.code, message: known.message, details: known.details } })
   port.close()
 }

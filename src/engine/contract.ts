@@ -229,7 +229,8 @@ export interface ExtendRequest extends Hold {
 
 export type ExtendOutcome =
   /** Offsets that are no longer held are in `lost`; the others are held until `expiresAtMs`. */
-  { readonly status: 'extended'; readonly expiresAtMs: number; readonly lost: readonly number[] } | { readonly status: 'not-found' }
+  | { readonly status: 'extended'; readonly expiresAtMs: number; readonly lost: readonly number[] }
+  | { readonly status: 'not-found' }
 
 export interface SettleRequest extends Hold {
   readonly outcome: Settlement
@@ -306,13 +307,31 @@ export type Command =
   | { readonly kind: 'cancel'; readonly id: string }
   | { readonly kind: 'pause' | 'resume'; readonly topic: string; readonly group: string }
   /** Makes new jobs of dead letters, and lets blocked ones try again; all of them, or those of `ids`. */
-  | { readonly kind: 'redrive'; readonly topic: string; readonly group: string; readonly ids?: readonly string[]; readonly max: number }
+  | {
+      readonly kind: 'redrive'
+      readonly topic: string
+      readonly group: string
+      readonly ids?: readonly string[]
+      readonly max: number
+    }
   /** Drops dead letters for good, oldest first; all of them, or those of `ids`. */
-  | { readonly kind: 'discard'; readonly topic: string; readonly group: string; readonly ids?: readonly string[]; readonly max: number }
+  | {
+      readonly kind: 'discard'
+      readonly topic: string
+      readonly group: string
+      readonly ids?: readonly string[]
+      readonly max: number
+    }
   /** Removes a group of a topic with all it holds. What only it had not settled is free to go. */
   | { readonly kind: 'forget'; readonly topic: string; readonly group: string }
   /** Dead letters, oldest first, after `after` (a cursor from an earlier answer). */
-  | { readonly kind: 'dead'; readonly topic: string; readonly group: string; readonly after?: string; readonly max: number }
+  | {
+      readonly kind: 'dead'
+      readonly topic: string
+      readonly group: string
+      readonly after?: string
+      readonly max: number
+    }
   /** P6: the group goes on from there; what it holds is lost to it. */
   | { readonly kind: 'seek'; readonly topic: string; readonly group: string; readonly from: ReadFrom }
   /** P9: keeps the result of `once` under the lease. JSON text. */

@@ -108,7 +108,11 @@ export function withDefaults<T extends object>(defaults: T, given: Partially<T>)
     if (value === undefined) continue
     const fallback = (defaults as Record<string, unknown>)[name]
     const nested = typeof value === 'object' && value !== null && typeof fallback === 'object' && fallback !== null
-    merged[name] = nested ? { ...fallback, ...value } : name === 'rate' && value ? { perMs: 1_000, ...(value as object) } : value
+    merged[name] = nested
+      ? { ...fallback, ...value }
+      : name === 'rate' && value
+        ? { perMs: 1_000, ...(value as object) }
+        : value
   }
   return merged as T
 }

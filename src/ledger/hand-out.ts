@@ -65,7 +65,15 @@ function lease(core: Core, group: Group, waiter: LeaseWaiter): LeaseOutcome | nu
   core.state.putJson(`l/${hex(group.row.id)}/${hex(held.fence)}`, held.toRow())
   const { offsets, attempts, timestampsMs } = picks
   for (const offset of offsets) group.noteChange(offset)
-  return { status: 'leased', fence: held.fence, expiresAtMs, batch: gatherBatch(picks.runs, false), offsets, attempts, timestampsMs }
+  return {
+    status: 'leased',
+    fence: held.fence,
+    expiresAtMs,
+    batch: gatherBatch(picks.runs, false),
+    offsets,
+    attempts,
+    timestampsMs,
+  }
 }
 
 /** Serves the group again when its rate lets the next one go. */
@@ -134,7 +142,11 @@ function walk(core: Core, group: Group, picks: Picks, walked: { count: number })
 function lookAhead(group: Group, walked: { count: number }): void {
   const { topic } = group
   const waiting = group.ready as readonly OffsetQueue[]
-  while (group.cursor <= topic.lastSpecial && walked.count < MAX_WALK && waiting.reduce((sum, queue) => sum + queue.length, 0) < LOOK_AHEAD) {
+  while (
+    group.cursor <= topic.lastSpecial &&
+    walked.count < MAX_WALK &&
+    waiting.reduce((sum, queue) => sum + queue.length, 0) < LOOK_AHEAD
+  ) {
     walked.count++
     const offset = group.cursor
     if (group.settled.has(offset)) {

@@ -37,7 +37,10 @@ export function isTerminal(job: JobView): boolean {
 }
 
 /** The queue's topic and the id, where both fit together. */
-export function locate(topics: ReadonlyMap<string, Topic>, id: string): { readonly topic: Topic; readonly job: JobId } | null {
+export function locate(
+  topics: ReadonlyMap<string, Topic>,
+  id: string,
+): { readonly topic: Topic; readonly job: JobId } | null {
   const job = parseJobId(id)
   if (job === null) return null
   const topic = topics.get(job.queue)
@@ -67,7 +70,7 @@ function movedRow(core: Core, topic: Topic, { dueMs, serial }: ScheduledPlace): 
 /** When the job was accepted; one that was delayed has its place from later on. */
 function createdAtMs(core: Core, topic: Topic, id: string, storedAtMs: number): number {
   const place = parseJobId(id)?.place
-  return place?.kind === 'scheduled' ? movedRow(core, topic, place)?.acceptedAtMs ?? storedAtMs : storedAtMs
+  return place?.kind === 'scheduled' ? (movedRow(core, topic, place)?.acceptedAtMs ?? storedAtMs) : storedAtMs
 }
 
 export function findJob(core: Core, topics: ReadonlyMap<string, Topic>, id: string): FindOutcome {
@@ -76,7 +79,8 @@ export function findJob(core: Core, topics: ReadonlyMap<string, Topic>, id: stri
   const { topic, job } = found
   const offset = offsetOf(core, topic, job)
   if (offset === null) return { status: 'not-found' }
-  if (offset === 'scheduled' || offset === 'cancelled') return { status: 'found', job: viewDelayed(core, topic, job, id, offset) }
+  if (offset === 'scheduled' || offset === 'cancelled')
+    return { status: 'found', job: viewDelayed(core, topic, job, id, offset) }
   expireIfDue(core, topic, offset)
   return { status: 'found', job: viewJob(core, topic.jobs, offset, id) }
 }
@@ -85,8 +89,16 @@ function viewDelayed(core: Core, topic: Topic, job: JobId, id: string, status: '
   const place = job.place as ScheduledPlace
   const end = `${hex(topic.row.id)}/${scheduledKey(place.dueMs, place.serial)}`
   const row = core.state.get(`d/${end}`)
-  const createdAtMs = row === undefined ? movedRow(core, topic, place)?.acceptedAtMs ?? 0 : acceptedAtMs(row)
-  return { id, queue: topic.row.name, status, attempts: 0, version: versionOf(0, status, 0), createdAtMs, dueAtMs: place.dueMs }
+  const createdAtMs = row === undefined ? (movedRow(core, topic, place)?.acceptedAtMs ?? 0) : acceptedAtMs(row)
+  return {
+    id,
+    queue: topic.row.name,
+    status,
+    attempts: 0,
+    version: versionOf(0, status, 0),
+    createdAtMs,
+    dueAtMs: place.dueMs,
+  }
 }
 
 /** A job of a queue that has an offset. */
@@ -116,7 +128,12 @@ export function viewJob(core: Core, group: Group, offset: number, id: string): J
   if (lease !== undefined) {
     const progress = lease.progressOf(offset)
     const attempts = lease.attempts[lease.indexOf(offset)] as number
-    return make('active', attempts, { progress: progress?.text, error: group.troubles.get(offset)?.error }, progress?.count)
+    return make(
+      'active',
+      attempts,
+      { progress: progress?.text, error: group.troubles.get(offset)?.error },
+      progress?.count,
+    )
   }
   const trouble = group.troubles.get(offset)
   if (trouble === undefined) return make('queued', 0)
@@ -228,7 +245,10 @@ function watchPlace(core: Core, topics: ReadonlyMap<string, Topic>, id: string):
   const { topic, job } = found
   const offset = offsetOf(core, topic, job)
   if (offset === 'scheduled' && job.place.kind === 'scheduled') {
-    return { watchers: topic.scheduledWatchers as WatchPlace['watchers'], key: scheduledKey(job.place.dueMs, job.place.serial) }
+    return {
+      watchers: topic.scheduledWatchers as WatchPlace['watchers'],
+      key: scheduledKey(job.place.dueMs, job.place.serial),
+    }
   }
   return typeof offset === 'number' ? { watchers: topic.jobs.watchers as WatchPlace['watchers'], key: offset } : null
 }
@@ -262,4 +282,3 @@ export function isWanted(watcher: Pick<WatchWaiter, 'request'>, job: JobView): b
 export function idOf(topic: Topic, offset: number): string {
   return formatJobId(topic.row.name, topic.row.tag, offset)
 }
-

@@ -114,7 +114,8 @@ export class Lease {
     const runs: number[] = []
     for (const offset of this.offsets) {
       const last = runs.length - 2
-      if (last >= 0 && (runs[last] as number) + (runs[last + 1] as number) === offset) runs[last + 1] = (runs[last + 1] as number) + 1
+      if (last >= 0 && (runs[last] as number) + (runs[last + 1] as number) === offset)
+        runs[last + 1] = (runs[last + 1] as number) + 1
       else runs.push(offset, 1)
     }
     const row = { fence: this.fence, expiresAtMs: this.expiresAtMs, token: this.token, runs }

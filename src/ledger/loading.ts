@@ -27,7 +27,12 @@ export function loadTopics(core: Core): Map<string, Topic> {
 }
 
 /** Fills in what the log says of each topic, then the groups. */
-export function loadGroups(core: Core, topics: ReadonlyMap<string, Topic>, extents: readonly LogExtent[], mode: LoadMode): void {
+export function loadGroups(
+  core: Core,
+  topics: ReadonlyMap<string, Topic>,
+  extents: readonly LogExtent[],
+  mode: LoadMode,
+): void {
   const byId = new Map([...topics.values()].map((topic) => [topic.row.id, topic]))
   for (const extent of extents) {
     const topic = byId.get(extent.topic)
@@ -63,7 +68,9 @@ function loadGroup(core: Core, group: Group, mode: LoadMode): void {
   const counters = core.state.get(`c/${id}`)
   if (counters !== undefined) {
     const view = new DataView(counters.buffer, counters.byteOffset, counters.byteLength)
-    const [floor, fence, settledCount, settledBytes, deadCount] = [0, 8, 16, 24, 32].map((at) => view.getFloat64(at, true))
+    const [floor, fence, settledCount, settledBytes, deadCount] = [0, 8, 16, 24, 32].map((at) =>
+      view.getFloat64(at, true),
+    )
     group.settled.startAt(floor as number)
     group.cursor = floor as number
     group.fence = fence as number
@@ -103,7 +110,8 @@ function loadHeld(core: Core, group: Group, mode: LoadMode): void {
   for (const trouble of group.troubles.values()) if (!leased.has(trouble.offset)) group.park(core, trouble)
   for (const lease of [...group.leases.values()]) {
     if (lease.token === null && mode === 'new-process') suspectLease(core, group, lease)
-    else if (lease.open().some((index) => group.troubles.get(lease.offsets[index] as number)?.suspect)) group.suspectFence = lease.fence
+    else if (lease.open().some((index) => group.troubles.get(lease.offsets[index] as number)?.suspect))
+      group.suspectFence = lease.fence
   }
   core.touched.add(group)
 }

@@ -9,7 +9,10 @@ import type { Topic } from './topic.ts'
 const MAX_READ_BYTES = 1_048_576
 
 /** The offset where a request starts, or the answer where it cannot. */
-export function resolveRead(topics: ReadonlyMap<string, Topic>, request: ReadRequest): number | OffsetProblem | { status: 'not-found' } {
+export function resolveRead(
+  topics: ReadonlyMap<string, Topic>,
+  request: ReadRequest,
+): number | OffsetProblem | { status: 'not-found' } {
   const topic = topics.get(request.topic)
   if (topic === undefined) return { status: 'not-found' }
   const offset = topic.resolve(request.from)

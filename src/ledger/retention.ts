@@ -74,7 +74,8 @@ export class Retention {
 
   #note(core: Core): void {
     const { floor, earliest } = this.#topic
-    if (this.#marks.length === 0) this.#marks = [{ offset: earliest, bytes: this.#topic.bytesBefore(earliest), atMs: core.nowMs }]
+    if (this.#marks.length === 0)
+      this.#marks = [{ offset: earliest, bytes: this.#topic.bytesBefore(earliest), atMs: core.nowMs }]
     const last = this.#marks.at(-1) as Mark
     const { retention } = this.#topic.row.settings
     if (last.offset >= floor) return
@@ -111,7 +112,8 @@ export class Retention {
     let dropped = 0
     for (const [key, value] of core.state.under(prefix, ROWS_PER_SWEEP)) {
       const moved = decodeJson<MovedRow>(value)
-      const isGone = moved.offset === null ? core.nowMs - moved.atMs >= row.settings.retention.ms : moved.offset < earliest
+      const isGone =
+        moved.offset === null ? core.nowMs - moved.atMs >= row.settings.retention.ms : moved.offset < earliest
       if (!isGone && unhex(key.slice(prefix.length, prefix.length + 14)) > core.nowMs - row.settings.retention.ms) break
       if (!isGone) continue
       core.state.delete(key)

@@ -58,7 +58,8 @@ export function settleHold(core: Core, group: Group, request: SettleRequest, out
   const lost: number[] = []
   const { offsets, outcome } = request
   if (request.outputs === undefined || request.outputs.length === 0) {
-    for (const offset of offsets) if (lease === undefined || !settleOne(core, group, lease, offset, outcome)) lost.push(offset)
+    for (const offset of offsets)
+      if (lease === undefined || !settleOne(core, group, lease, offset, outcome)) lost.push(offset)
     return { status: 'settled', lost, outputs: [] }
   }
   for (const offset of offsets) if (lease === undefined || !lease.holds(offset)) lost.push(offset)
@@ -222,7 +223,17 @@ function die(core: Core, group: Group, lease: Lease, index: number, error: strin
   const { settings } = group.row
   if (settings.onExhausted === 'block' || group.deadCount >= settings.deadLetters) {
     const forgiven = group.troubles.get(offset)?.forgiven ?? 0
-    group.setTrouble(core, { offset, lane, attempts, forgiven, dueAtMs: 0, error: text, suspect: false, blocked: true, fence: lease.fence })
+    group.setTrouble(core, {
+      offset,
+      lane,
+      attempts,
+      forgiven,
+      dueAtMs: 0,
+      error: text,
+      suspect: false,
+      blocked: true,
+      fence: lease.fence,
+    })
     group.noteChange(offset)
     return
   }
@@ -237,7 +248,12 @@ function die(core: Core, group: Group, lease: Lease, index: number, error: strin
     core.state.put(key, joinDeadLetter(row, message))
   }
   group.drain.add(core.nowMs, 1)
-  settleAs(core, group, offset, lane, lease.sizes[index] as number, { status: 'failed', attempts, atMs: core.nowMs, error: text })
+  settleAs(core, group, offset, lane, lease.sizes[index] as number, {
+    status: 'failed',
+    attempts,
+    atMs: core.nowMs,
+    error: text,
+  })
 }
 
 /** Settles a message that is in no lease, with its outcome. */

@@ -122,7 +122,8 @@ export class Topic {
   /** The refusal of `wanted`, which did not fit behind what is there and what is `pending` in the same batch. */
   refuse(core: Core, wanted: Amount, pending: Amount = NOTHING, isReserve = false): FullOutcome {
     this.refused += wanted.messages
-    if (core.refuseAppends) return { status: 'full', reason: 'disk', depth: 0, limit: 0, retryAfterMs: retryAfterMs(0, 0, core.random()) }
+    if (core.refuseAppends)
+      return { status: 'full', reason: 'disk', depth: 0, limit: 0, retryAfterMs: retryAfterMs(0, 0, core.random()) }
     const { limit } = this.row.settings
     const there = this.depth
     const depth = { messages: there.messages + pending.messages, bytes: there.bytes + pending.bytes }
@@ -134,7 +135,9 @@ export class Topic {
     const slowest = this.#slowestGroup
     const perSecond = slowest?.drain.perSecond(core.nowMs) ?? 0
     const mean = depth.messages === 0 ? wanted.bytes : depth.bytes / depth.messages
-    const excess = isBytes ? (depth.bytes + wanted.bytes - lowWater(limit.bytes)) / Math.max(mean, 1) : depth.messages - lowWater(limit.messages)
+    const excess = isBytes
+      ? (depth.bytes + wanted.bytes - lowWater(limit.bytes)) / Math.max(mean, 1)
+      : depth.messages - lowWater(limit.messages)
     return {
       status: 'full',
       reason: isBytes ? 'bytes' : 'messages',
@@ -206,7 +209,8 @@ export class Topic {
     while (low < high) {
       const middle = Math.floor((low + high) / 2)
       const batch = this.window.at(middle)
-      if (batch === null || batch.timestampMs >= from.timeMs) high = batch === null ? middle : Math.max(low, batch.baseOffset)
+      if (batch === null || batch.timestampMs >= from.timeMs)
+        high = batch === null ? middle : Math.max(low, batch.baseOffset)
       else low = batch.baseOffset + batch.count
     }
     return low

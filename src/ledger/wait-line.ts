@@ -21,7 +21,8 @@ export class WaitLine<T extends { readonly done: boolean }> {
       if (waiter === undefined || !waiter.done) return waiter
       this.#start++
       if (this.#over > 0) this.#over--
-      if (this.#start === this.#waiters.length || (this.#start > 1_024 && this.#start * 2 > this.#waiters.length)) this.#compact()
+      if (this.#start === this.#waiters.length || (this.#start > 1_024 && this.#start * 2 > this.#waiters.length))
+        this.#compact()
     }
   }
 

@@ -105,7 +105,10 @@ export class Window {
     if (stored === null) return null
     const piece = stored.map(place)
     const first = piece[0]
-    assert(first !== undefined && offset >= first.baseOffset && offset < first.baseOffset + first.count, 'a log holds what lies below its head')
+    assert(
+      first !== undefined && offset >= first.baseOffset && offset < first.baseOffset + first.count,
+      'a log holds what lies below its head',
+    )
     this.#pieces.push(piece)
     if (this.#pieces.length > PIECES) this.#pieces.shift()
     return first

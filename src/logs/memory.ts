@@ -97,7 +97,8 @@ class MemoryLog implements Log {
     const outputs = []
     const heads = new Map<number, LogExtent>()
     for (const batch of batches) {
-      const extent = heads.get(batch.topic) ?? (this.declare([{ id: batch.topic, name: '', partitions: 1 }])[0] as LogExtent)
+      const extent =
+        heads.get(batch.topic) ?? (this.declare([{ id: batch.topic, name: '', partitions: 1 }])[0] as LogExtent)
       outputs.push({ ...batch, baseOffset: extent.head, startBytes: extent.headBytes })
       heads.set(batch.topic, {
         ...extent,

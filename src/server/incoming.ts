@@ -6,7 +6,7 @@ import { isUtf8 } from 'node:buffer'
 import type { IncomingHttpHeaders } from 'node:http'
 import { SluiceError } from '../errors.ts'
 import { type AppendWish, type MessageFields, PRIORITIES } from '../index.ts'
-import { checkOptions, MAX_DURATION_MS } from '../options-check.ts'
+import { checkOptions, findNearest, MAX_DURATION_MS } from '../options-check.ts'
 import { OUTPUT_JOB_RULES, OUTPUT_MESSAGE_RULES } from '../setting-rules.ts'
 import { cutMember } from './json-text.ts'
 import { wholeText } from './members.ts'
@@ -19,6 +19,10 @@ export interface Incoming {
 const delayHeader = wholeText(0, MAX_DURATION_MS)
 const deadlineHeader = wholeText(1, MAX_DURATION_MS)
 const NO_OPTIONS = {}
+const HEADERS = {
+  queue: ['Sluice-Key', 'Sluice-Delay-Ms', 'Sluice-Deadline-Ms', 'Sluice-Priority'],
+  topic: ['Sluice-Key'],
+} as const
 
 /** A message, from the headers and the body of its request. */
 export function readRequest(
@@ -98,6 +102,7 @@ function complete(
 
 /** The options that the headers of a request carry, by the names that they have in TypeScript. */
 function readHeaders(given: IncomingHttpHeaders, kind: 'queue' | 'topic'): object {
+  checkHeaderNames(given, kind)
   const options: Record<string, unknown> = {}
   let count = 0
   function take(header: string, option: string, read: (value: string) => unknown): void {
@@ -117,6 +122,23 @@ function readHeaders(given: IncomingHttpHeaders, kind: 'queue' | 'topic'): objec
     take('sluice-priority', 'priority', (value) => value)
   }
   return count === 0 ? NO_OPTIONS : options
+}
+
+/** A misspelt header is refused: without it the message would be stored as one that nobody meant. */
+function checkHeaderNames(given: IncomingHttpHeaders, kind: 'queue' | 'topic'): void {
+  for (const name in given) {
+    if (!name.startsWith('sluice-')) continue
+    const known = HEADERS[kind]
+    if (known.some((one) => one.toLowerCase() === name)) continue
+    const shown = name.slice(0, 80)
+    const nearest = findNearest(name, known)
+    const hint = nearest === null ? '' : ` Did you mean '${nearest}'?`
+    throw new SluiceError(
+      'INVALID_OPTION',
+      `There is no header '${shown}' of a message for a ${kind}.${hint} There are: ${known.join(', ')}.`,
+      { option: shown, nearest },
+    )
+  }
 }
 
 /** Node gives a header as Latin-1; people send UTF-8. */

@@ -3,8 +3,8 @@
  * its default. A member without a rule is refused by its name and with the nearest one that exists.
  */
 import { SluiceError } from '../errors.ts'
-import { isDeeperThan, MAX_JSON_DEPTH } from '../payload.ts'
 import { checkName, checkOptions, createRules, invalidOption, type Rules } from '../options-check.ts'
+import { isDeeperThan, MAX_JSON_DEPTH } from '../payload.ts'
 
 /** Reads one member; `name` is for the message. An absent member is `undefined`. */
 export type Reader<T> = (value: unknown, name: string) => T

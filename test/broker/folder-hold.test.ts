@@ -22,7 +22,10 @@ test('a process that copies its own open folder still owns it', { skip }, async 
   const other = `import { open } from ${JSON.stringify(new URL('../../src/index.ts', import.meta.url).href)}
     try { await open(${JSON.stringify(folder)}); console.log('opened') } catch (error) { console.log(error.code, error.details.pid) }
     process.exit()`
-  const output = execFileSync(process.execPath, ['--input-type=module', '-e', other], { encoding: 'utf8', env: { ...process.env, NODE_TEST_CONTEXT: undefined } })
+  const output = execFileSync(process.execPath, ['--input-type=module', '-e', other], {
+    encoding: 'utf8',
+    env: { ...process.env, NODE_TEST_CONTEXT: undefined },
+  })
   equal(output, `LOCKED ${process.pid}\n`)
   equal((await (await sluice.queue('q').add(2)).status()).status, 'queued')
 })

@@ -124,12 +124,15 @@ test('a second opener is told who has the folder, in the same process and in ano
   const ended = new Promise((resolve) => child.once('exit', resolve))
   await new Promise((resolve) => child.stdout.once('data', resolve))
   child.stdout.resume()
-  assert.throws(
-    () => openSqliteLog(folder, OPTIONS),
-    (error) => withCode('LOCKED', /http:\/\//)(error) && (error as SluiceError).details.pid === child.pid,
-  )
-  child.kill('SIGKILL')
-  await ended
+  try {
+    assert.throws(
+      () => openSqliteLog(folder, OPTIONS),
+      (error) => withCode('LOCKED', /sluice serve/)(error) && (error as SluiceError).details.pid === child.pid,
+    )
+  } finally {
+    child.kill('SIGKILL')
+    await ended
+  }
   const log = openSqliteLog(folder, OPTIONS)
   assert.throws(() => openSqliteLog(folder, OPTIONS), withCode('LOCKED', new RegExp(`process ${process.pid} `)))
   log.close()

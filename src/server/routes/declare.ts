@@ -5,6 +5,7 @@ import { checkOptions, createRules, type Rule, type Rules } from '../../options-
 import { QUEUE_RULES, SUBSCRIBE_RULES, TOPIC_RULES } from '../../setting-rules.ts'
 import { readControl, readsControl } from '../bodies.ts'
 import { type Context, JSON_TYPE, pathPart } from '../context.ts'
+import { refuseOtherTypes } from '../media-types.ts'
 import { readName } from '../members.ts'
 import { readFrom } from './messages.ts'
 
@@ -19,6 +20,7 @@ const GROUP_SETTINGS: Rules = createRules({
 
 export function declareRoutes(app: FastifyInstance, context: Context): void {
   readsControl(app, context.settings)
+  refuseOtherTypes(app, ['application/json'])
   app.put('/v1/queues/:name', async (request, reply) => {
     const name = readName(pathPart(request, 'name'), 'queue')
     const settings = readSettings(request, QUEUE_SETTINGS, `the queue '${name}'`)

@@ -7,6 +7,7 @@ import { isBatch, readPayload, readsPayloads } from '../bodies.ts'
 import { type Context, JSON_TYPE, MAX_WAIT_MS, pathPart, waiting } from '../context.ts'
 import { streamEvents, wantsEvents } from '../event-stream.ts'
 import { readRequest } from '../incoming.ts'
+import { PAYLOAD_TYPES, refuseOtherTypes } from '../media-types.ts'
 import { readMembers, readName, wholeText } from '../members.ts'
 import { validate } from '../validation.ts'
 import { formatJob } from '../views.ts'
@@ -17,6 +18,7 @@ const PREFER_WAIT = /(?:^|[,;\s])wait\s*=\s*"?(\d{1,9})/i
 
 export function jobRoutes(app: FastifyInstance, context: Context): void {
   readsPayloads(app, context.settings)
+  refuseOtherTypes(app, PAYLOAD_TYPES)
   app.post('/v1/queues/:queue/jobs', (request, reply) => addJob(context, request, reply))
   app.get('/v1/jobs/:id', (request, reply) => showJob(context, request, reply))
   app.delete('/v1/jobs/:id', (request, reply) => cancelJob(context, request, reply))
@@ -28,7 +30,10 @@ async function addJob(context: Context, request: FastifyRequest, reply: FastifyR
   const incoming = isLines ? null : readRequest(request.headers, readPayload(request), 'queue', context.now())
   const entry = context.directory.peek('queue', queue) ?? (await context.directory.use('queue', queue))
   if (incoming === null) return appendLines(context, entry, request, reply, (appended) => acceptedJob(entry, appended))
-  const accepted = acceptedJob(entry, await context.appender.append(queue, await validate(entry.noun.schema, incoming, context.settings.maxMessageBytes)))
+  const accepted = acceptedJob(
+    entry,
+    await context.appender.append(queue, await validate(entry.noun.schema, incoming, context.settings.maxMessageBytes)),
+  )
   reply.header('location', `/v1/jobs/${accepted.id}`)
   const waitSeconds = PREFER_WAIT.exec(String(request.headers.prefer ?? ''))?.[1]
   if (waitSeconds !== undefined) {

@@ -7,6 +7,7 @@ import { readControl, readsControl } from '../bodies.ts'
 import { type Context, JSON_TYPE, MAX_WAIT_MS, pathPart, waiting } from '../context.ts'
 import { notFound } from '../directory.ts'
 import { drawHolder, formatLeaseToken } from '../lease-token.ts'
+import { refuseOtherTypes } from '../media-types.ts'
 import { readMembers, readName, whole } from '../members.ts'
 import { nextHelping } from '../paging.ts'
 import { formatMessage } from '../views.ts'
@@ -29,6 +30,7 @@ interface Granted {
 
 export function leaseRoutes(app: FastifyInstance, context: Context): void {
   readsControl(app, context.settings)
+  refuseOtherTypes(app, ['application/json'])
   app.post('/v1/queues/:queue/leases', async (request, reply) => {
     const queue = readName(pathPart(request, 'queue'), 'queue')
     const { tag } = context.directory.peek('queue', queue) ?? (await context.directory.use('queue', queue))
@@ -136,7 +138,7 @@ function giveBack({ engine }: Context, { topic, group }: Source, token: string, 
   if (requests.length > 0) engine.settle(requests).catch(() => {})
 }
 
-function noGroup(topic: string, group: string): SluiceError {
+export function noGroup(topic: string, group: string): SluiceError {
   return new SluiceError(
     'GROUP_NOT_FOUND',
     `There is no group '${group}' on the topic '${topic}'. Declare it with PUT /v1/topics/${topic}/groups/${group}, with the place where it starts.`,

@@ -10,6 +10,7 @@ import { type Context, JSON_TYPE, MAX_WAIT_MS, pathPart, waiting } from '../cont
 import { notFound } from '../directory.ts'
 import { streamEvents, wantsEvents } from '../event-stream.ts'
 import { readRequest } from '../incoming.ts'
+import { PAYLOAD_TYPES, refuseOtherTypes } from '../media-types.ts'
 import { type Reader, readMembers, readName, wholeText } from '../members.ts'
 import { nextHelping } from '../paging.ts'
 import { validate } from '../validation.ts'
@@ -43,6 +44,7 @@ const PAGE_QUERY = {
 
 export function messageRoutes(app: FastifyInstance, context: Context): void {
   readsPayloads(app, context.settings)
+  refuseOtherTypes(app, PAYLOAD_TYPES)
   app.post('/v1/topics/:topic/messages', (request, reply) => publish(context, request, reply))
   app.get('/v1/topics/:topic/messages', (request, reply) => readPage(context, request, reply))
 }

@@ -1,12 +1,19 @@
-/** What an operator sees and does: queues and topics with their figures, dead letters, redrive, pause and resume. */
+/**
+ * What an operator sees and does: queues and topics with their figures; of a queue, or of a group on a topic, the dead
+ * letters, redrive, discard, pause and resume; of a group also seek and forget. What changes anything goes through the
+ * nouns, which check ids and stop the handlers of this process whose messages were taken from them.
+ */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { BatchView, type Command, type TopicStats } from '../../index.ts'
-import { fullError } from '../../outcomes.ts'
+import { BatchView, type Discarded, type Redriven, type RedriveOptions, type TopicStats } from '../../index.ts'
+import { deadCursor } from '../../setting-rules.ts'
 import { readControl, readsControl } from '../bodies.ts'
 import { type Context, JSON_TYPE, pathPart } from '../context.ts'
 import { notFound } from '../directory.ts'
-import { list, optional, readMembers, readName, text, whole, wholeText } from '../members.ts'
+import { refuseOtherTypes } from '../media-types.ts'
+import { list, optional, type Reader, readMembers, readName, text, whole, wholeText } from '../members.ts'
 import { formatDeadLetter } from '../views.ts'
+import { noGroup } from './leases.ts'
+import { readFrom } from './messages.ts'
 
 const MAX_LISTED = 1_000
 const MAX_LETTERS = 1_000
@@ -15,19 +22,50 @@ const MAX_REDRIVEN = 10_000
 const MAX_AGED = 100
 
 const LIST_QUERY = { limit: wholeText(1, MAX_LISTED, MAX_LISTED), after: optional(text(128)) }
-const DEAD_QUERY = { limit: wholeText(1, MAX_LETTERS, 100), after: optional(text(1_000)) }
-const REDRIVE_BODY = { ids: optional(list(MAX_REDRIVEN)), max: whole(1, MAX_REDRIVEN, MAX_REDRIVEN) }
+const readCursor: Reader<string> = (value, name) => {
+  deadCursor(value, name)
+  return value as string
+}
+const DEAD_QUERY = { limit: wholeText(1, MAX_LETTERS, 100), after: optional(readCursor) }
+const LETTERS_BODY = { ids: optional(list(MAX_REDRIVEN)), max: whole(1, MAX_REDRIVEN, MAX_REDRIVEN) }
+const SEEK_BODY = { from: readFrom }
+
+/** Whose messages are operated on: a queue's, or those of a group. */
+interface Place {
+  readonly topic: string
+  /** '' for a queue. */
+  readonly group: string
+  /** As answers name it. */
+  readonly shown: object
+}
+
+/** What the nouns of queues and groups do alike. */
+interface Operated {
+  redrive(options: RedriveOptions): Promise<Redriven>
+  discard(options: RedriveOptions): Promise<Discarded>
+  pause(): Promise<void>
+  resume(): Promise<void>
+}
 
 export function operateRoutes(app: FastifyInstance, context: Context): void {
   readsControl(app, context.settings)
+  refuseOtherTypes(app, ['application/json'])
   app.get('/v1/queues', (request, reply) => showAll(context, request, reply, 'queue'))
   app.get('/v1/topics', (request, reply) => showAll(context, request, reply, 'topic'))
   app.get('/v1/queues/:name', (request, reply) => showOne(context, request, reply, 'queue'))
   app.get('/v1/topics/:name', (request, reply) => showOne(context, request, reply, 'topic'))
-  app.get('/v1/queues/:name/dead', (request, reply) => showDead(context, request, reply))
-  app.post('/v1/queues/:name/dead::redrive', (request, reply) => redrive(context, request, reply))
-  app.post('/v1/queues/:name(^[^:/]*)::pause', (request, reply) => switchQueue(context, request, reply, 'pause'))
-  app.post('/v1/queues/:name(^[^:/]*)::resume', (request, reply) => switchQueue(context, request, reply, 'resume'))
+  for (const [base, end] of [
+    ['/v1/queues/:name', '/v1/queues/:name(^[^:/]*)'],
+    ['/v1/topics/:topic/groups/:group', '/v1/topics/:topic/groups/:group(^[^:/]*)'],
+  ] as const) {
+    app.get(`${base}/dead`, (request, reply) => showDead(context, request, reply))
+    app.post(`${base}/dead::redrive`, (request, reply) => useLetters(context, request, reply, 'redrive'))
+    app.post(`${base}/dead::discard`, (request, reply) => useLetters(context, request, reply, 'discard'))
+    app.post(`${end}::pause`, (request, reply) => switchPlace(context, request, reply, 'pause'))
+    app.post(`${end}::resume`, (request, reply) => switchPlace(context, request, reply, 'resume'))
+  }
+  app.patch('/v1/topics/:topic/groups/:group', (request, reply) => seek(context, request, reply))
+  app.delete('/v1/topics/:topic/groups/:group', (request, reply) => forget(context, request, reply))
 }
 
 async function showAll(
@@ -81,56 +119,71 @@ async function findOldest(engine: Context['engine'], queue: string, floor: numbe
 }
 
 async function showDead(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-  const name = await queueOf(context, request)
+  const { topic, group } = await placeOf(context, request)
   const { limit, after } = readMembers(request.query, DEAD_QUERY, 'the query')
-  const outcome = await run(
-    context,
-    { kind: 'dead', topic: name, group: '', max: limit, ...(after === undefined ? {} : { after }) },
-    name,
-  )
-  const letters =
-    outcome.status === 'dead-letters'
-      ? outcome.letters.map((letter) => formatDeadLetter(letter, new BatchView(letter.batch)))
-      : []
-  const next = outcome.status === 'dead-letters' ? outcome.next : null
-  return reply.type(JSON_TYPE).send(`{"letters":[${letters.join(',')}],"next":${JSON.stringify(next)}}`)
+  const cursor = after === undefined ? {} : { after }
+  const outcome = await context.engine.command({ kind: 'dead', topic, group, max: limit, ...cursor })
+  if (outcome.status !== 'dead-letters') throw group === '' ? notFound('queue', topic) : noGroup(topic, group)
+  const letters = outcome.letters.map((letter) => formatDeadLetter(letter, new BatchView(letter.batch)))
+  return reply.type(JSON_TYPE).send(`{"letters":[${letters.join(',')}],"next":${JSON.stringify(outcome.next)}}`)
 }
 
-async function redrive(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-  const name = await queueOf(context, request)
-  const { ids, max } = readMembers(readControl(request).value, REDRIVE_BODY, 'a redrive')
+async function useLetters(
+  context: Context,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  kind: 'redrive' | 'discard',
+): Promise<FastifyReply> {
+  const place = await placeOf(context, request)
+  const { ids, max } = readMembers(readControl(request).value, LETTERS_BODY, `a ${kind}`)
   const wanted = ids?.map((id, i) => text(256)(id, `ids[${i}]`))
-  const outcome = await run(
-    context,
-    { kind: 'redrive', topic: name, group: '', max, ...(wanted === undefined ? {} : { ids: wanted }) },
-    name,
-  )
-  const { ids: made = [], count = made.length } = outcome.status === 'done' ? outcome : {}
-  return reply.type(JSON_TYPE).send(JSON.stringify({ queue: name, count, ids: made }))
+  const done = await operated(context, place)[kind]({ max, ids: wanted })
+  return reply.type(JSON_TYPE).send(JSON.stringify({ ...place.shown, ...done }))
 }
 
-async function switchQueue(
+async function switchPlace(
   context: Context,
   request: FastifyRequest,
   reply: FastifyReply,
   kind: 'pause' | 'resume',
 ): Promise<FastifyReply> {
-  const name = await queueOf(context, request)
-  await run(context, { kind, topic: name, group: '' }, name)
-  return reply.type(JSON_TYPE).send(JSON.stringify({ queue: name, paused: kind === 'pause' }))
+  const place = await placeOf(context, request)
+  await operated(context, place)[kind]()
+  return reply.type(JSON_TYPE).send(JSON.stringify({ ...place.shown, paused: kind === 'pause' }))
 }
 
-async function queueOf({ directory }: Context, request: FastifyRequest): Promise<string> {
-  return (await directory.find('queue', readName(pathPart(request, 'name'), 'queue'))).name
+async function seek(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+  const { topic, group, shown } = await placeOf(context, request)
+  const { from } = readMembers(readControl(request).value, SEEK_BODY, 'a seek')
+  await context.sluice.topic(topic).seek(group, from)
+  return reply.type(JSON_TYPE).send(JSON.stringify({ ...shown, from }))
 }
 
-async function run(
-  { engine }: Context,
-  command: Command,
-  name: string,
-): Promise<Awaited<ReturnType<typeof engine.command>>> {
-  const outcome = await engine.command(command)
-  if (outcome.status === 'not-found') throw notFound('queue', name)
-  if (outcome.status === 'full') throw fullError('queue', name, outcome)
-  return outcome
+async function forget(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+  const { topic, group } = await placeOf(context, request)
+  await context.sluice.topic(topic).forget(group)
+  return reply.code(204).send()
+}
+
+async function placeOf({ directory }: Context, request: FastifyRequest): Promise<Place> {
+  const queue = pathPart(request, 'name')
+  if (queue !== '') {
+    const { name } = await directory.find('queue', readName(queue, 'queue'))
+    return { topic: name, group: '', shown: { queue: name } }
+  }
+  const topic = readName(pathPart(request, 'topic'), 'topic')
+  const group = readName(pathPart(request, 'group'), 'group')
+  await directory.find('topic', topic)
+  return { topic, group, shown: { topic, group } }
+}
+
+function operated({ sluice }: Context, { topic, group }: Place): Operated {
+  if (group === '') return sluice.queue(topic)
+  const noun = sluice.topic(topic)
+  return {
+    redrive: (options) => noun.redrive(group, options),
+    discard: (options) => noun.discard(group, options),
+    pause: () => noun.pause(group),
+    resume: () => noun.resume(group),
+  }
 }

@@ -30,7 +30,8 @@ export class CrashRecord {
     if (what === 'added') {
       this.acknowledged++
       const before = this.#ids.get(name)
-      if (before !== undefined && before !== id) this.violations.push(`P8: ${name} was acknowledged as ${before} and as ${id}`)
+      if (before !== undefined && before !== id)
+        this.violations.push(`P8: ${name} was acknowledged as ${before} and as ${id}`)
       this.#ids.set(name, id)
     }
     if (what === 'settled') this.#settled.add(name)
@@ -69,7 +70,10 @@ export class CrashRecord {
     await using sluice = await open(folder)
     const queue = sluice.queue<Work, number>('work')
     for (const [name, id] of this.#ids) {
-      const { status } = await queue.get(id).then((job) => job.status(), () => ({ status: 'gone' }))
+      const { status } = await queue.get(id).then(
+        (job) => job.status(),
+        () => ({ status: 'gone' }),
+      )
       if (status !== 'completed') this.violations.push(`P2: ${name} is ${status} at the end`)
     }
     const seen = new Map<string, number>()
@@ -81,7 +85,8 @@ export class CrashRecord {
       last.set(payload.key, payload.n)
     }
     for (const [name, times] of seen) if (times !== 1) this.violations.push(`P9: ${name} has ${times} events`)
-    for (const name of this.#ids.keys()) if (!seen.has(name)) this.violations.push(`P9: ${name} is completed and has no event`)
+    for (const name of this.#ids.keys())
+      if (!seen.has(name)) this.violations.push(`P9: ${name} is completed and has no event`)
   }
 
   /** P3: how often handlers ran more than once. */
