@@ -17,41 +17,25 @@
  *     rates, which belong to the process.
  *  2. Each request is answered once: in its own step, or in a later one where it waits.
  */
-import type {
-  AppendOutcome,
-  Command,
-  CommandOutcome,
-  FindOutcome,
-  Hold,
-  SettleOutcome,
-  SettleRequest,
-} from '../engine/contract.ts'
+import type { AppendOutcome, FindOutcome, SettleOutcome, SettleRequest } from '../engine/contract.ts'
 import { type ErrorCode, SluiceError } from '../errors.ts'
 import type { Commit, Log, LogState } from '../logs/contract.ts'
 import { BatchView } from '../message-batch.ts'
 import { Timers } from '../policy/timers.ts'
 import { admitOutputs, append, placeDue } from './appending.ts'
+import { carryOut } from './commands.ts'
 import type { Core, Due } from './core.ts'
 import { declare, type Registry } from './declaring.ts'
 import type { Group } from './group.ts'
 import { serveWaiters } from './hand-out.ts'
-import { addWatcher, answerWatchers, cancelJob, findJob, isWanted, removeWatcher } from './jobs.ts'
+import { addWatcher, answerWatchers, findJob, isWanted, removeWatcher } from './jobs.ts'
 import { type LoadMode, loadGroups, loadTopics } from './loading.ts'
-import {
-  detachSlowGroups,
-  discard,
-  findOffsetProblem,
-  forgetGroup,
-  listDead,
-  redrive,
-  seekGroup,
-  setPaused,
-} from './operating.ts'
+import { detachSlowGroups } from './operating.ts'
 import { resolveRead, serveReader } from './reading.ts'
 import type { AnswerValue, LeaseWaiter, LedgerAnswer, LedgerRequest, ReadWaiter, WatchWaiter } from './requests.ts'
 import { Retention } from './retention.ts'
-import { expireLease, extendHold, findLease, releaseProcessLeases, settleHold } from './settling.ts'
-import { decodeText, encodeText, StateView } from './state.ts'
+import { expireLease, extendHold, releaseProcessLeases, settleHold } from './settling.ts'
+import { StateView } from './state.ts'
 import { viewTopic } from './stats.ts'
 import { sizeOfAll, type Topic } from './topic.ts'
 import { WindowBudget } from './window.ts'
@@ -272,7 +256,7 @@ export class Ledger implements Registry {
         })
       }
       case 'command':
-        return this.#answer(id, this.#command(request.body))
+        return this.#answer(id, carryOut(core, this.topics, request.body))
       case 'stats':
         return this.#answer(
           id,
@@ -326,64 +310,6 @@ export class Ledger implements Registry {
           return topic === undefined ? { status: 'not-found' } : append(this.#core, topic, output, true)
         }),
     })
-  }
-
-  #command(command: Command): CommandOutcome {
-    const core = this.#core
-    if (command.kind === 'cancel') {
-      const outcome = cancelJob(core, this.topics, command.id)
-      if (outcome === null) return { status: 'not-found' }
-      return outcome === 'cancelled' ? { status: 'done' } : { status: 'terminal', job: outcome }
-    }
-    if (command.kind === 'remember' || command.kind === 'recall') return this.#once(command.hold, command)
-    const group = this.#group(command.topic, command.group)
-    if (group === undefined) return { status: 'not-found' }
-    switch (command.kind) {
-      case 'pause':
-      case 'resume':
-        setPaused(core, group, command.kind === 'pause')
-        return { status: 'done' }
-      case 'redrive':
-        return redrive(core, group, command.ids, command.max)
-      case 'discard':
-        return discard(core, group, command.ids, command.max)
-      case 'forget':
-        if (group.topic.row.kind === 'queue')
-          throw new SluiceError('UNSUPPORTED', 'A queue has one group, which cannot be removed')
-        forgetGroup(core, group)
-        return { status: 'done' }
-      case 'dead':
-        return listDead(core, group, command.after, command.max)
-      case 'seek': {
-        if (group.topic.row.kind === 'queue')
-          throw new SluiceError(
-            'UNSUPPORTED',
-            'A queue cannot be moved to another place: a settled job stays settled. Redrive its dead letters, or use a topic',
-          )
-        const offset = group.topic.resolve(command.from)
-        const problem = findOffsetProblem(group.topic, offset)
-        if (problem !== null) return problem
-        seekGroup(core, group, offset)
-        return { status: 'done' }
-      }
-    }
-  }
-
-  #once(
-    hold: Hold,
-    command: { kind: 'remember'; name: string; value: string } | { kind: 'recall'; name: string },
-  ): CommandOutcome {
-    const group = this.#group(hold.topic, hold.group)
-    if (group === undefined) return { status: 'not-found' }
-    const offset = hold.offsets[0] as number
-    if (findLease(group, hold)?.holds(offset) !== true) return { status: 'lost' }
-    const name = Buffer.from(command.name).toString('hex')
-    if (command.kind === 'remember') {
-      this.#core.state.put(group.remember(offset, name), encodeText(command.value))
-      return { status: 'done' }
-    }
-    const value = this.#core.state.get(group.onceKey(offset, name))
-    return value === undefined ? { status: 'done' } : { status: 'done', value: decodeText(value) }
   }
 
   #group(topic: string, name: string): Group | undefined {
