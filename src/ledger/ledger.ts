@@ -116,6 +116,7 @@ export class Ledger implements Registry {
     core.nowMs = Math.max(core.nowMs, nowMs)
     this.#steps++
     this.#sweeps = 0
+    core.budget.trim()
     this.#answeredWaiters = []
     for (let due = core.timers.takeDue(core.nowMs); due !== undefined; due = core.timers.takeDue(core.nowMs))
       this.#fire(due)

@@ -23,9 +23,23 @@ const ALL_FRESH_BYTES = 48 * 1024 ** 2
 /** Pieces read from the log that are kept, for groups at different places and retries. */
 const PIECES = 8
 
-/** What all windows of a ledger share. */
+/**
+ * What all windows of a ledger share. Trimmed between steps, never within one: what a step appends is not in the log
+ * before its commit, and may be handed out in that very step.
+ */
 export class WindowBudget {
   bytes = 0
+  /** Windows with fresh batches, the one appended to longest ago first. */
+  readonly windows = new Set<Window>()
+
+  trim(): void {
+    if (this.bytes <= FRESH_BYTES) return
+    for (const window of this.windows) window.trimTo(FRESH_BYTES)
+    for (const window of this.windows) {
+      if (this.bytes <= ALL_FRESH_BYTES) return
+      window.trimTo(Math.max(0, window.freshBytes - (this.bytes - ALL_FRESH_BYTES)))
+    }
+  }
 }
 
 export class Window {
@@ -34,7 +48,8 @@ export class Window {
   readonly #budget: WindowBudget
   #fresh: PlacedBatch[] = []
   #start = 0
-  #freshBytes = 0
+  /** Bytes of batches that were appended and are still here. */
+  freshBytes = 0
   readonly #pieces: PlacedBatch[][] = []
   #last: PlacedBatch | undefined
 
@@ -49,12 +64,14 @@ export class Window {
     const placed = place(stored)
     this.#fresh.push(placed)
     this.#count(stored.bytes.byteLength)
-    while (
-      this.#fresh.length - this.#start > 1 &&
-      (this.#freshBytes > FRESH_BYTES || this.#budget.bytes > ALL_FRESH_BYTES)
-    ) {
-      this.#dropFirst()
-    }
+    this.#budget.windows.delete(this)
+    this.#budget.windows.add(this)
+  }
+
+  /** Forgets the oldest fresh batches until those left have at most `bytes`. */
+  trimTo(bytes: number): void {
+    while (this.freshBytes > bytes) this.#dropFirst()
+    if (this.freshBytes === 0) this.#budget.windows.delete(this)
   }
 
   /** Forgets fresh batches that nobody needs any more below `offset`. */
@@ -77,10 +94,11 @@ export class Window {
 
   /** Forgets everything, as after a failed commit. */
   clear(): void {
-    this.#budget.bytes -= this.#freshBytes
+    this.#budget.bytes -= this.freshBytes
+    this.#budget.windows.delete(this)
     this.#fresh = []
     this.#start = 0
-    this.#freshBytes = 0
+    this.freshBytes = 0
     this.#pieces.length = 0
     this.#last = undefined
   }
@@ -124,7 +142,7 @@ export class Window {
   }
 
   #count(bytes: number): void {
-    this.#freshBytes += bytes
+    this.freshBytes += bytes
     this.#budget.bytes += bytes
   }
 }
