@@ -1,42 +1,103 @@
 import { strict as assert } from 'node:assert'
 import { describe, test } from 'node:test'
-import type { LeaseOutcome } from '../../src/engine/contract.ts'
-import { openDriver, toAppend } from '../support/ledger-driver.ts'
+import { Window, WindowBudget } from '../../src/ledger/window.ts'
+import type { StoredBatch } from '../../src/logs/contract.ts'
+import { BatchBuilder } from '../../src/message-batch.ts'
 
-const MEGABYTE = JSON.stringify('x'.repeat(1024 ** 2))
+const MIB = 1024 ** 2
 
-describe('the window (P6, P7)', () => {
-  test('what is appended is handed out in the very step that stores it, however much that is', async () => {
-    const driver = await openDriver()
-    await driver.queue('q')
-    const requests = [
-      ...Array.from({ length: 70 }, () => driver.request('append', [toAppend('q', [{ payload: MEGABYTE }])])),
-      driver.request('lease', {
-        topic: 'q',
-        group: '',
-        max: 70,
-        leaseMs: 1_000,
-        waitMs: 0,
-        holder: { kind: 'process' },
-      }),
-    ]
-    const answers = await driver.step(requests)
-    const last = answers.find(({ id }) => id === requests.at(-1)?.id)
-    assert.ok(last !== undefined && 'value' in last)
-    // As many as one answer may hold, from the first, which a bound on memory within the step would have dropped.
-    const { offsets } = last.value as Extract<LeaseOutcome, { status: 'leased' }>
-    assert.deepEqual(offsets, [...offsets.keys()])
-    assert.ok(offsets.length > 10)
+/** A log of batches of `count` messages, and how often it was read. */
+class Source {
+  readonly batches: StoredBatch[] = []
+  reads = 0
+
+  add(count: number, payloadBytes = 10): StoredBatch {
+    const builder = new BatchBuilder()
+    for (let i = 0; i < count; i++) builder.add({ payload: 'x'.repeat(payloadBytes) })
+    const last = this.batches.at(-1)
+    const baseOffset = last === undefined ? 0 : last.baseOffset + last.count
+    const batch = { topic: 1, partition: 0, baseOffset, count, timestampMs: 1, startBytes: 0, bytes: builder.finish() }
+    this.batches.push(batch)
+    return batch
+  }
+
+  readonly fetch = (_: number, offset: number): readonly StoredBatch[] => {
+    this.reads++
+    const from = this.batches.findIndex(({ baseOffset, count }) => offset < baseOffset + count)
+    return this.batches.slice(from, from + 4)
+  }
+}
+
+describe('the window of a topic', () => {
+  test('what is fresh is handed out without a read, what is older is read once and kept for a while', () => {
+    const source = new Source()
+    for (let i = 0; i < 20; i++) source.add(10)
+    const window = new Window(1, source.fetch, new WindowBudget())
+    for (let i = 0; i < 20; i++) window.push(source.add(10))
+    for (let offset = 200; offset < 400; offset++)
+      assert.equal(window.at(offset)?.baseOffset, Math.floor(offset / 10) * 10)
+    assert.equal(source.reads, 0)
+    for (let offset = 0; offset < 200; offset++)
+      assert.equal(window.at(offset)?.baseOffset, Math.floor(offset / 10) * 10)
+    assert.equal(source.reads, 5)
+    assert.equal(window.at(7)?.baseOffset, 0)
+    assert.equal(source.reads, 5)
   })
 
-  test('what is no longer in memory is read again', async () => {
-    const driver = await openDriver()
-    const held = []
-    for (let i = 0; i < 100; i++) {
-      await driver.queue(`q${i}`)
-      await driver.add(`q${i}`, { payload: MEGABYTE })
+  test('it is bounded in bytes, alone and with others', () => {
+    const budget = new WindowBudget()
+    const windows = Array.from({ length: 8 }, () => {
+      const source = new Source()
+      return { source, window: new Window(1, source.fetch, budget) }
+    })
+    for (const { source, window } of windows) {
+      // Thirty steps of one message; between two steps nothing is more than the bound.
+      for (let i = 0; i < 30; i++) {
+        window.push(source.add(1, MIB))
+        budget.trim()
+        assert.ok(budget.bytes <= 48 * MIB, `${budget.bytes} bytes`)
+        assert.ok(window.freshBytes <= 16 * MIB, `${window.freshBytes} bytes`)
+      }
     }
-    for (let i = 0; i < 100; i++) held.push(await driver.lease(`q${i}`, { max: 1 }))
-    assert.ok(held.every((one) => one?.offsets[0] === 0))
+    for (const { source, window } of windows) {
+      for (let offset = 0; offset < 30; offset++) assert.equal(window.at(offset)?.baseOffset, offset)
+      assert.ok(source.reads > 0)
+    }
+  })
+
+  test('within a step nothing is dropped, however much it appends', () => {
+    const budget = new WindowBudget()
+    const source = new Source()
+    const window = new Window(1, source.fetch, budget)
+    for (let i = 0; i < 60; i++) window.push(source.add(1, MIB))
+    for (let offset = 0; offset < 60; offset++) assert.equal(window.at(offset)?.baseOffset, offset)
+    assert.equal(source.reads, 0)
+  })
+
+  test('released and cleared bytes are given back', () => {
+    const budget = new WindowBudget()
+    const source = new Source()
+    const window = new Window(1, source.fetch, budget)
+    for (let i = 0; i < 10; i++) window.push(source.add(10))
+    const all = budget.bytes
+    window.release(50)
+    assert.equal(budget.bytes, all / 2)
+    window.release(55)
+    assert.equal(budget.bytes, all / 2, 'a batch goes whole')
+    window.clear()
+    assert.equal(budget.bytes, 0)
+    assert.equal(window.at(99)?.baseOffset, 90)
+  })
+
+  test('what the log holds and does not give is a bug, not a message', () => {
+    const source = new Source()
+    source.add(10)
+    const window = new Window(1, () => [], new WindowBudget())
+    assert.throws(() => window.at(3), /a log holds/)
+  })
+
+  test('what is not here yet is null', () => {
+    const window = new Window(1, () => null, new WindowBudget())
+    assert.equal(window.at(3), null)
   })
 })
