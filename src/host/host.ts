@@ -2,7 +2,7 @@
  * Time and chance, passed in through the door, so that a run can be simulated and replayed from a seed.
  */
 export interface Host {
-  /** Milliseconds since 1970. Never goes back while the process runs. */
+  /** Whole milliseconds since 1970. Never goes back while the process runs. */
   now(): number
   /** From 0 (included) to 1 (excluded). */
   random(): number

@@ -4,7 +4,8 @@
  * Idempotency (P8). A key is a row in the bucket of the time in which it came; a window is `BUCKETS` buckets, so that a
  * look-up asks for a handful of keys, and what is out of the window is deleted bucket by bucket, in key order. A row is
  * kept for at least the window and at most one bucket longer. Where the window was changed, keys are looked for in the
- * buckets of the former one too, for as long as those hold any.
+ * buckets of the former one too, for as long as those hold any. Where the wall clock was set back between two processes,
+ * the time of keys stands still at the newest bucket until the clock has come that far, so that none is overlooked.
  *
  * Delay (P4). A delayed job is a row ordered by its due time; it counts in the depth from the start, takes its place
  * when it falls due, and leaves a row behind that says where it went, since its id was given before it had an offset.
@@ -128,7 +129,7 @@ function appendSome(
 function recall(core: Core, topic: Topic, view: BatchView, index: number, wish: AppendWish): MessageOutcome | null {
   const name = keyHash(wish)
   for (const ms of bucketLengths(core, topic)) {
-    const startMs = bucketStart(core, ms)
+    const startMs = bucketStart(core, topic, ms)
     for (let age = 0; age <= BUCKETS; age++) {
       const row = core.state.getJson<IdempotencyRow>(`i/${hex(topic.row.id)}/${hex(startMs - age * ms)}/${name}`)
       if (row === undefined) continue
@@ -152,7 +153,7 @@ function remember(
   if (idempotencyMs === 0) return
   const row: IdempotencyRow = { place, payload: payloadHash(view, index), atMs: core.nowMs }
   core.state.putJson(
-    `i/${hex(topic.row.id)}/${hex(bucketStart(core, bucketLength(idempotencyMs)))}/${keyHash(wish)}`,
+    `i/${hex(topic.row.id)}/${hex(bucketStart(core, topic, bucketLength(idempotencyMs)))}/${keyHash(wish)}`,
     row,
   )
 }
@@ -160,7 +161,7 @@ function remember(
 /** Deletes up to `limit` keys that are out of the window; says how many. */
 export function forgetKeys(core: Core, topic: Topic, limit: number): number {
   const prefix = `i/${hex(topic.row.id)}/`
-  const oldestMs = Math.min(...bucketLengths(core, topic).map((ms) => bucketStart(core, ms) - BUCKETS * ms))
+  const oldestMs = Math.min(...bucketLengths(core, topic).map((ms) => bucketStart(core, topic, ms) - BUCKETS * ms))
   const old = core.state.range(prefix, prefix + hex(Math.max(oldestMs, 0)), limit)
   for (const [key] of old) core.state.delete(key)
   return old.length
@@ -187,8 +188,19 @@ function bucketLength(idempotencyMs: number): number {
   return Math.max(1, Math.ceil(idempotencyMs / BUCKETS))
 }
 
-function bucketStart(core: Core, bucketMs: number): number {
-  return Math.floor(core.nowMs / bucketMs) * bucketMs
+function bucketStart(core: Core, topic: Topic, bucketMs: number): number {
+  return Math.floor(Math.max(core.nowMs, topic.keysSinceMs) / bucketMs) * bucketMs
+}
+
+/** The newest bucket of a topic that is ahead of the clock, which was set back since; 0: there is none. */
+export function newestBucketMs(core: Core, topic: Topic): number {
+  const prefix = `i/${hex(topic.row.id)}/`
+  let newestMs = 0
+  for (let fromMs = core.nowMs + 1; ; fromMs = newestMs + 1) {
+    const [entry] = core.state.range(prefix + hex(fromMs), `${prefix}\x7f`, 1)
+    if (entry === undefined) return newestMs
+    newestMs = unhex(entry[0].slice(prefix.length, prefix.length + 14))
+  }
 }
 
 function keyHash(wish: AppendWish): string {

@@ -3,7 +3,7 @@
  * takes the same time whatever the depth.
  */
 import type { LogExtent } from '../logs/contract.ts'
-import { setDueTimer } from './appending.ts'
+import { newestBucketMs, setDueTimer } from './appending.ts'
 import type { Core } from './core.ts'
 import { Group, type GroupRow, type Trouble } from './group.ts'
 import { addLease } from './hand-out.ts'
@@ -53,6 +53,7 @@ function loadTopic(core: Core, topic: Topic, extent: LogExtent): void {
   topic.headBytes = extent.headBytes
   topic.earliest = Math.max(extent.earliest, counters?.earliest ?? 0)
   if (topic.head > topic.earliest) topic.lastTimestampMs = topic.window.at(topic.head - 1)?.timestampMs ?? 0
+  topic.keysSinceMs = newestBucketMs(core, topic)
   if (counters === undefined) return
   topic.lastSpecial = counters.lastSpecial
   topic.scheduled = counters.scheduled

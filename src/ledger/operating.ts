@@ -9,8 +9,9 @@ import { type MovedRow, scheduledKey } from './appending.ts'
 import type { Core } from './core.ts'
 import { fenceKey, type Group } from './group.ts'
 import { idOf, REDRIVE_HEADER } from './jobs.ts'
+import type { Lease } from './lease.ts'
 import { SettledSet } from './settled.ts'
-import { splitDeadLetter } from './settling.ts'
+import { revoke, splitDeadLetter } from './settling.ts'
 import { hex, unhex } from './state.ts'
 import { sizeOfAll, type Topic } from './topic.ts'
 
@@ -216,11 +217,28 @@ export function detachSlowGroups(core: Core, topic: Topic, count: number, bytes:
     )
     const isRoom = half <= topic.head && topic.headBytes - topic.bytesBefore(half) + bytes <= limit.bytes
     const to = isRoom ? half : topic.head
-    seekGroup(core, group, to)
+    dropBelow(core, group, to)
     group.row = { ...group.row, lost: { status: 'truncated', offset: from, earliest: to, head: topic.head } }
     group.saveRow(core)
   }
   topic.isFull = false
+}
+
+/** Lets go of what a group has not settled below `to`. What it settled, tried or holds from there on stays as it is (P3). */
+function dropBelow(core: Core, group: Group, to: number): void {
+  const held = new Map<number, Lease>()
+  for (const lease of group.leases.values())
+    for (const index of lease.open()) held.set(lease.offsets[index] as number, lease)
+  for (let offset = group.settled.floor; offset < to; offset++) {
+    if (group.settled.has(offset)) continue
+    const batch = group.topic.window.at(offset)
+    if (batch === null) continue
+    const lease = held.get(offset)
+    if (lease !== undefined) revoke(core, group, lease, lease.indexOf(offset))
+    const index = offset - batch.baseOffset
+    group.markSettled(core, offset, group.laneOf(batch.view.lane(index)), batch.view.size(index))
+  }
+  core.touched.add(group)
 }
 
 function deleteUnder(core: Core, prefix: string): void {

@@ -65,6 +65,8 @@ export class Topic {
   headBytes = 0
   earliest = 0
   lastSpecial = -1
+  /** Before this idempotency keys do not go back, even if the clock was set back (see appending.ts). */
+  keysSinceMs = 0
   scheduled = 0
   scheduledBytes = 0
   serial = 0

@@ -205,6 +205,23 @@ describe('slow groups (P2)', () => {
     assert.deepEqual(await drain(driver, 'fast'), [10, 11], 'the fast group loses nothing')
   })
 
+  test('a group that was let go of is not handed what it had settled, and keeps what it holds (P3, P5)', async () => {
+    const driver = await openDriver()
+    await driver.topic('t', { ...full, onSlowGroup: 'detach' })
+    await driver.group('t', 'slow', 'earliest', { backoff: { baseMs: 0 } })
+    await driver.add('t', ...many(10, { key: 'stuck' }).map((draft, i) => (i < 5 ? draft : {})))
+    const held = (await driver.lease('t', { group: 'slow', max: 10 })) as Held
+    assert.deepEqual(held.offsets, [0, 5, 6, 7, 8, 9])
+    await driver.settle({ ...held, offsets: [6, 7] })
+    await driver.add('t', ...many(3))
+    const told = await driver.leaseOutcome('t', { group: 'slow' })
+    assert.ok(told.status === 'truncated' && told.earliest === 5)
+    assert.deepEqual(await drain(driver, 'slow'), [10, 11, 12], 'the rest is settled or held')
+    const late = await driver.settle({ ...held, offsets: [0, 5, 8, 9] })
+    assert.ok(late.status === 'settled')
+    assert.deepEqual(late.lost, [0], 'only what was let go of is lost')
+  })
+
   test('a group that is let go of twice is told of both ranges', async () => {
     const driver = await openDriver()
     await driver.topic('t', { ...full, onSlowGroup: 'detach' })

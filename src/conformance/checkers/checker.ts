@@ -22,8 +22,8 @@ export interface Violation {
 
 /** The state of one checker over one history. Events that do not concern it are ignored. */
 export interface Check {
-  /** A call whose answer is known (or `unknown`), at its end. `begin` is its first event. */
-  onEnd?(begin: BeginEvent, end: EndEvent): void
+  /** A call whose answer is known (or `unknown`), at its end. `begin` is its first event, number `beganAt` of all. */
+  onEnd?(begin: BeginEvent, end: EndEvent, beganAt: number): void
   /** A call that is about to be sent. */
   onBegin?(begin: BeginEvent): void
   onMark?(mark: MarkEvent): void
@@ -46,6 +46,12 @@ export interface Court {
   /** The promise was put to the test once more. */
   exercised(): void
   violated(message: string, witness: readonly HistoryEvent[]): void
+  /** The number of the event that is shown now; they rise. What was known at a lower number than a call began, it saw. */
+  readonly now: number
+  /** The highest time of any event so far, ms since 1970: the clock of the engine may be set back between processes. */
+  readonly latestMs: number
+  /** Whether that ever happened by more than a moment. */
+  readonly clockFell: boolean
   /** How far the clock of the recorder may be from that of the engine, ms. */
   readonly skewMs: number
 }
