@@ -36,6 +36,7 @@ export class SimulatedServer {
   life = 0
   #nextId = 1
   #clockOffsetMs = 0
+  #highestOffsetMs = 0
   #commitsToCrash = Number.POSITIVE_INFINITY
   #isDiskFull = false
   #slowUntilMs = 0
@@ -79,9 +80,10 @@ export class SimulatedServer {
     return id
   }
 
-  /** From now on no crash, no full or slow disk. */
+  /** From now on no crash, no full or slow disk; a clock that was set back is right again, so that what is due comes. */
   heal(): void {
     this.#isHealed = true
+    this.#clockOffsetMs = this.#highestOffsetMs
     this.#isDiskFull = false
     this.#slowUntilMs = 0
     this.#commitsToCrash = Number.POSITIVE_INFINITY
@@ -100,7 +102,7 @@ export class SimulatedServer {
       this.#situations.saw('slow disk')
     }
     if (world.chance(this.#swarm.share('clock-jumps', 0.05))) {
-      this.#clockOffsetMs += world.pick([50, 1_000, HOUR_MS])
+      this.#setClock(world.pick([50, 1_000, HOUR_MS]))
       this.#situations.saw('clock set forward while it runs')
     }
     if (this.crashes < this.#swarm.crashes && world.chance(0.02)) this.#die('between')
@@ -142,6 +144,11 @@ export class SimulatedServer {
     }
     this.#history.mark(this.nowMs, 'open')
     for (const listener of this.onOpen) listener()
+  }
+
+  #setClock(byMs: number): void {
+    this.#clockOffsetMs += byMs
+    this.#highestOffsetMs = Math.max(this.#highestOffsetMs, this.#clockOffsetMs)
   }
 
   #take(answers: readonly LedgerAnswer[]): void {
@@ -218,7 +225,7 @@ export class SimulatedServer {
     for (const cut of [...this.connections]) cut()
     this.connections.clear()
     if (world.chance(this.#swarm.share('clock-jumps', 0.4))) {
-      this.#clockOffsetMs += world.pick([-HOUR_MS, -700, 700, HOUR_MS])
+      this.#setClock(world.pick([-HOUR_MS, -700, 700, HOUR_MS]))
       this.#situations.saw('clock set between two processes')
     }
     for (const listener of this.onCrash) listener()

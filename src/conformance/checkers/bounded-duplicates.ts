@@ -74,6 +74,11 @@ class BoundedDuplicates implements Check {
     this.#resets.onEnd(begin, end, this.#court.now)
     const { call } = begin
     const { answer } = end
+    if (call.kind === 'extend' && answer.status === 'extended') {
+      const handOuts = this.#groups.get(groupOf(call))?.handOuts
+      for (const offset of call.offsets)
+        if (!answer.lost.includes(offset)) extend(handOuts?.get(offset), call.fence, answer.expiresAtMs)
+    }
     if (call.kind !== 'lease') return
     const name = groupOf(call)
     const group = this.#group(name)
@@ -135,4 +140,10 @@ class BoundedDuplicates implements Check {
       redriven: false,
     }))
   }
+}
+
+/** It was held at that moment, so whoever got it next did so after the new end. */
+function extend(handOuts: readonly HandOut[] | undefined, fence: number, expiresAtMs: number): void {
+  const handOut = handOuts?.find((one) => one.fence === fence)
+  if (handOut !== undefined) handOut.expiresAtMs = Math.max(handOut.expiresAtMs, expiresAtMs)
 }
