@@ -10,6 +10,7 @@ import { abilitiesOver } from '../src/broker/link.ts'
 import { DEFAULT_GROUP, DEFAULT_QUEUE, DEFAULT_TOPIC } from '../src/engine/options.ts'
 import { ERRORS } from '../src/errors.ts'
 import type { LogAbilities } from '../src/logs/contract.ts'
+import { proofsTable } from './prove/ledger.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 
@@ -96,6 +97,7 @@ const NESTED: Record<string, string> = {
 }
 
 const TABLES: Readonly<Record<string, () => string>> = {
+  proofs: () => proofsTable(),
   promises: promisesTable,
   errors: errorsTable,
   'queue settings': () => settingsTable(['QueueSettings', 'GroupSettings'], { ...DEFAULT_QUEUE }),
@@ -103,7 +105,7 @@ const TABLES: Readonly<Record<string, () => string>> = {
   'group settings': () => settingsTable(['GroupSettings'], { ...DEFAULT_GROUP }),
 }
 
-const FILES = ['README.md', 'docs/errors.md', 'docs/settings.md', 'docs/promises.md']
+const FILES = ['README.md', 'docs/errors.md', 'docs/settings.md', 'docs/promises.md', 'docs/proofs.md']
 
 /** The text of a file with its tables made anew. */
 export function regenerate(text: string): string {

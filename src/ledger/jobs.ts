@@ -126,13 +126,12 @@ export function viewJob(core: Core, group: Group, offset: number, id: string): J
   }
   const lease = group.leasedCount > 0 ? group.leaseOf(offset) : undefined
   if (lease !== undefined) {
-    const progress = lease.progressOf(offset)
     const attempts = lease.attempts[lease.indexOf(offset)] as number
     return make(
       'active',
       attempts,
-      { progress: progress?.text, error: group.troubles.get(offset)?.error },
-      progress?.count,
+      { progress: lease.progressOf(offset), error: group.troubles.get(offset)?.error },
+      lease.progressRank(offset),
     )
   }
   const trouble = group.troubles.get(offset)

@@ -17,7 +17,12 @@ export interface LeaseRow {
   readonly runs: readonly number[]
   /** One an offset; absent: all 1. */
   readonly attempts?: readonly number[]
+  /** How many processes have loaded it: what was reported to an earlier one is gone, and still counts in the version. */
+  readonly lives?: number
 }
+
+/** Reports of progress that count in one process: beyond it the version of a job does not rise until the next phase. */
+const MAX_REPORTS = 4_095
 
 /** What was picked to be handed out: parallel arrays, by ascending position in the answer. */
 export interface Picks {
@@ -44,6 +49,8 @@ export class Lease {
   readonly #closed: Uint8Array
   readonly #ascending: boolean
   #progress: Map<number, { text: string; count: number }> | undefined
+  /** See {@link LeaseRow.lives}. */
+  lives = 0
 
   constructor(
     fence: number,
@@ -106,8 +113,14 @@ export class Lease {
     if (before !== undefined) this.#progress = before.#progress
   }
 
-  progressOf(offset: number): { readonly text: string; readonly count: number } | undefined {
-    return this.#progress?.get(offset)
+  progressOf(offset: number): string | undefined {
+    return this.#progress?.get(offset)?.text
+  }
+
+  /** Rises with each report of progress, and across processes though the reports themselves are not kept (P10). */
+  progressRank(offset: number): number {
+    const count = this.#progress?.get(offset)?.count ?? 0
+    return this.lives * (MAX_REPORTS + 1) + Math.min(count, MAX_REPORTS)
   }
 
   toRow(): LeaseRow {
@@ -118,7 +131,8 @@ export class Lease {
         runs[last + 1] = (runs[last + 1] as number) + 1
       else runs.push(offset, 1)
     }
-    const row = { fence: this.fence, expiresAtMs: this.expiresAtMs, token: this.token, runs }
+    const base = { fence: this.fence, expiresAtMs: this.expiresAtMs, token: this.token, runs }
+    const row = this.lives === 0 ? base : { ...base, lives: this.lives }
     return this.attempts.every((attempt) => attempt === 1) ? row : { ...row, attempts: this.attempts }
   }
 }

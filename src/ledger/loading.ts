@@ -99,6 +99,10 @@ function loadHeld(core: Core, group: Group, mode: LoadMode): void {
   const leased = new Set<number>()
   for (const [, value] of core.state.under(`l/${id}/`, EVERYTHING)) {
     const lease = loadLease(group, decodeJson<LeaseRow>(value))
+    if (mode === 'new-process' && lease.token !== null && lease.openCount > 0) {
+      lease.lives++
+      core.state.putJson(`l/${id}/${hex(lease.fence)}`, lease.toRow())
+    }
     for (const index of lease.open()) {
       const offset = lease.offsets[index] as number
       leased.add(offset)
@@ -129,6 +133,7 @@ function loadLease(group: Group, row: LeaseRow): Lease {
   }
   const attempts = row.attempts ?? offsets.map(() => 1)
   const lease = new Lease(row.fence, row.token, row.expiresAtMs, { offsets, lanes, sizes, attempts })
+  lease.lives = row.lives ?? 0
   for (let i = 0; i < offsets.length; i++) {
     const offset = offsets[i] as number
     const endedUnder = group.troubles.get(offset)?.fence ?? 0

@@ -289,3 +289,28 @@ describe('pause and rate', () => {
     assert.ok(driver.steps - before < 30, `${driver.steps - before} steps in 10 seconds`)
   })
 })
+
+test('the version of a job never falls, though progress is forgotten by a restart (P10)', async () => {
+  const driver = await openDriver()
+  await driver.queue('q')
+  await driver.add('q', {})
+  const held = (await driver.lease('q', { token: 'w', leaseMs: 60_000 })) as Held
+  const id = driver.id('q', 0)
+  let version = (await driver.job(id)).version
+  const seeNext = async (rises: boolean) => {
+    const job = await driver.job(id)
+    assert.ok(rises ? job.version > version : job.version >= version, `${job.version} after ${version}`)
+    version = job.version
+    return job
+  }
+  await driver.extend(held, 60_000, '1')
+  await seeNext(true)
+  for (let life = 0; life < 3; life++) {
+    await driver.restart()
+    assert.equal((await seeNext(false)).progress, undefined)
+    await driver.extend(held, 60_000, '2')
+    assert.equal((await seeNext(true)).progress, '2')
+  }
+  await driver.settle(held)
+  assert.equal((await seeNext(true)).status, 'completed')
+})

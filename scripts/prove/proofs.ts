@@ -1,0 +1,156 @@
+/**
+ * The proofs that can be asked for by name. Each is done in parts, so that one that is stopped has proved what it did.
+ *
+ * A new one is an entry in `PROOFS`: a test file whose length is set by its environment, or a function.
+ */
+import { spawn } from 'node:child_process'
+import { replayCommand, runBatch, shrink } from '../../test/simulation/batch.ts'
+import { ROOT } from './ledger.ts'
+
+export interface PartOptions {
+  readonly firstSeed: number
+  readonly runs: number
+  readonly threads: number
+  readonly seconds: number
+  readonly signal: AbortSignal
+}
+
+export interface PartOutcome {
+  /** How many of `runs` were done. */
+  readonly runs: number
+  readonly operations: number
+  readonly violations: number
+  /** What went wrong, with what replays it. */
+  readonly report: string
+}
+
+export interface Proof {
+  readonly about: string
+  readonly engine: string
+  readonly fault: string
+  readonly unit: string
+  /** How many, unless the command says so. */
+  readonly runs: number
+  /** How many in one part. */
+  readonly runsAPart: number
+  /** Seeds that one of `runs` uses up; 0: a part has one seed. */
+  readonly seedsARun: 0 | 1
+  run(options: PartOptions): Promise<PartOutcome>
+}
+
+export const PROOFS: Readonly<Record<string, Proof>> = {
+  simulation: {
+    about: 'whole lives under virtual time: crashes in commits, a bad network, clocks, stuck workers; all checkers',
+    engine: 'ledger over the memory log',
+    fault: 'simulated: crashes, network, clocks, disks',
+    unit: 'seeds',
+    runs: 20_000,
+    runsAPart: 500,
+    seedsARun: 1,
+    run: simulate,
+  },
+  differential: {
+    about: 'the same lives on the SQLite log and on its specification, answer by answer',
+    engine: 'embedded (SQLite log)',
+    fault: 'compared with the memory log',
+    unit: 'seeds',
+    runs: 200,
+    runsAPart: 20,
+    seedsARun: 1,
+    run: (options) =>
+      runTests('test/simulation/differential.test.ts', options, {
+        SLUICE_DIFFERENTIAL_SEEDS: options.runs,
+        SLUICE_FIRST_SEED: options.firstSeed,
+      }),
+  },
+  kills: {
+    about: 'SIGKILL of a process that publishes and works, again and again on one folder',
+    engine: 'embedded',
+    fault: 'SIGKILL under load',
+    unit: 'kills',
+    runs: 1_000,
+    runsAPart: 50,
+    seedsARun: 0,
+    run: (options) =>
+      runTests('test/crash.test.ts', options, { CRASH_ROUNDS: options.runs, CRASH_SEED: options.firstSeed }),
+  },
+  'crash-states': {
+    about: 'what a power cut may leave of a recorded run, opened and read again',
+    engine: 'embedded',
+    fault: 'power cut, whole engine',
+    unit: 'states',
+    runs: 2_500,
+    runsAPart: 250,
+    seedsARun: 0,
+    run: (options) =>
+      runTests('test/power-loss.test.ts', options, {
+        POWER_LOSS_STATES: options.runs,
+        POWER_LOSS_SEED: options.firstSeed,
+      }),
+  },
+  'log-crash-states': {
+    about: 'the same on the log alone, also while it is made, checkpointed and recovered',
+    engine: 'SQLite log',
+    fault: 'power cut, also in recovery',
+    unit: 'states',
+    runs: 2_500,
+    runsAPart: 250,
+    seedsARun: 0,
+    run: (options) =>
+      runTests('test/logs/sqlite-power-loss.test.ts', options, {
+        POWER_LOSS_STATES: options.runs,
+        SLUICE_SEED: options.firstSeed,
+      }),
+  },
+}
+
+async function simulate({ firstSeed, runs, threads, signal }: PartOptions): Promise<PartOutcome> {
+  const { seeds, operations, failures } = await runBatch({ firstSeed, seeds: runs, threads, signal })
+  const reports = failures.map(({ seed, check, message }) => `seed ${seed} breaks ${check}: ${message}`)
+  const [first] = failures
+  if (first !== undefined) {
+    const { options, result } = await shrink(first.seed, first.check)
+    const witness = (result.failure?.witness ?? []).map((event) => JSON.stringify(event))
+    reports.push(`Replay it: ${replayCommand(options)}`, `${result.failure?.message}`, ...witness)
+  }
+  return { runs: seeds, operations, violations: failures.length, report: reports.join('\n') }
+}
+
+/** A test file, with its length and seed in the environment. Where it fails, its output is the report. */
+function runTests(
+  file: string,
+  { runs, signal }: PartOptions,
+  settings: Readonly<Record<string, number>>,
+): Promise<PartOutcome> {
+  return new Promise((resolve, reject) => {
+    const env = Object.fromEntries(Object.entries(settings).map(([name, value]) => [name, `${value}`]))
+    const child = spawn(process.execPath, ['--test', '--test-reporter=tap', file], {
+      cwd: ROOT,
+      env: { ...process.env, ...env },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    const stop = () => child.kill('SIGTERM')
+    signal.addEventListener('abort', stop)
+    let output = ''
+    child.stdout.setEncoding('utf8').on('data', (text) => (output += text))
+    child.on('error', reject)
+    child.on('close', (code) => {
+      signal.removeEventListener('abort', stop)
+      if (signal.aborted) return resolve({ runs: 0, operations: 0, violations: 0, report: '' })
+      const skipped = /^# skipped ([1-9]\d*)/m.test(output)
+      if (skipped) return reject(new Error(`${file} could not be run here:\n${output}`))
+      const operations = [...output.matchAll(/(\d+) acknowledged|(\d+) operations/g)].reduce(
+        (sum, [, one, other]) => sum + Number(one ?? other),
+        0,
+      )
+      const failed = Number(/^# fail (\d+)/m.exec(output)?.[1] ?? 1)
+      const report =
+        code === 0
+          ? ''
+          : `${Object.entries(env)
+              .map((pair) => pair.join('='))
+              .join(' ')} node --test ${file}\n${output}`
+      resolve({ runs, operations, violations: code === 0 ? 0 : Math.max(failed, 1), report })
+    })
+  })
+}
