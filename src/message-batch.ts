@@ -31,6 +31,11 @@ const FLAG_BYTES = 1
 
 /** The most messages in one batch. */
 export const MAX_BATCH_MESSAGES = 65_536
+/**
+ * The most bytes of one payload, result or kept value, whatever is configured. A log keeps such a thing as one value of at
+ * most 16 MiB (a delayed job, a dead letter); this leaves room for key, headers and what stands beside it.
+ */
+export const MAX_PAYLOAD_BYTES = 15 * 1024 ** 2
 /** The longest key in bytes of UTF-8. */
 export const MAX_KEY_BYTES = 1_024
 /** The most bytes of headers (as JSON) of one message. */

@@ -7,6 +7,7 @@ import { createAwakeHost } from './awake-host.ts'
 import type { Engine, EngineStats } from './engine/contract.ts'
 import { SluiceError } from './errors.ts'
 import { type Host, realHost } from './host/host.ts'
+import { MAX_PAYLOAD_BYTES } from './message-batch.ts'
 import type { NounContext } from './noun-context.ts'
 import { callback, checkName, checkOptions, createRules, whole } from './options-check.ts'
 import { Queue, type QueueOptions } from './queue.ts'
@@ -17,13 +18,11 @@ import type { Worker } from './worker.ts'
 import { CLOSE_RULES, type CloseOptions } from './worker-options.ts'
 
 const DEFAULT_MAX_PAYLOAD_BYTES = 1_048_576
-/** A payload is held in memory several times over on its way, and a batch counts its bytes in 32 bits. */
-const MAX_MAX_PAYLOAD_BYTES = 67_108_864
 
 /** Options of a Sluice, whatever its engine. */
 export interface SluiceOptions {
   /**
-   * The largest payload and the largest result in bytes, 1 to 67,108,864 (64 MiB). Beyond it `PAYLOAD_TOO_LARGE`.
+   * The largest payload and the largest result in bytes, 1 to 15,728,640 (15 MiB). Beyond it `PAYLOAD_TOO_LARGE`.
    * @default 1_048_576 (1 MiB)
    */
   readonly maxPayloadBytes?: number | undefined
@@ -42,7 +41,7 @@ export interface SluiceParts {
   readonly holder?: 'process' | 'token' | undefined
 }
 
-export const SLUICE_RULES = { maxPayloadBytes: whole(1, MAX_MAX_PAYLOAD_BYTES), onError: callback }
+export const SLUICE_RULES = { maxPayloadBytes: whole(1, MAX_PAYLOAD_BYTES), onError: callback }
 
 /** A Sluice over an engine. `open()` makes one; so does whoever brings an engine of their own. */
 export function createSluice(engine: Engine, options: SluiceOptions = {}, parts: SluiceParts = {}): Sluice {

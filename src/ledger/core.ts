@@ -5,6 +5,7 @@
 import type { Durability, StoredBatch } from '../logs/contract.ts'
 import type { Timers } from '../policy/timers.ts'
 import type { Group, Trouble } from './group.ts'
+import type { Lease } from './lease.ts'
 import type { AnswerValue, LeaseWaiter, ReadWaiter, WatchWaiter } from './requests.ts'
 import type { StateView } from './state.ts'
 import type { Topic } from './topic.ts'
@@ -35,5 +36,7 @@ export interface Core {
   /** Topics that were appended to, and groups that may have something to hand out or to store. */
   readonly grown: Set<Topic>
   readonly touched: Set<Group>
+  /** Leases with progress that ended in this step, by group and fence: where it is not kept, they are held again. */
+  readonly ended: Map<string, Lease>
   answer(id: number, value: AnswerValue): void
 }

@@ -92,7 +92,7 @@ export class Lease {
   close(index: number): void {
     this.#closed[index] = 1
     this.openCount--
-    this.#progress?.delete(this.offsets[index] as number)
+    // What was reported stays until the lease goes: the step that closes it may not be kept (disk full).
   }
 
   /** Indexes still held. */
@@ -106,6 +106,10 @@ export class Lease {
     this.#progress ??= new Map()
     const count = (this.#progress.get(offset)?.count ?? 0) + 1
     this.#progress.set(offset, { text, count })
+  }
+
+  get hasProgress(): boolean {
+    return this.#progress !== undefined
   }
 
   /** Takes over what was reported to the same lease before it was loaded again. */

@@ -31,6 +31,7 @@ import { serveWaiters } from './hand-out.ts'
 import { addWatcher, answerWatchers, findJob, isWanted, removeWatcher } from './jobs.ts'
 import { type LoadMode, loadGroups, loadTopics } from './loading.ts'
 import { detachSlowGroups } from './operating.ts'
+import { refuseOversized } from './oversized.ts'
 import { resolveRead, serveReader } from './reading.ts'
 import type { AnswerValue, LeaseWaiter, LedgerAnswer, LedgerRequest, ReadWaiter, WatchWaiter } from './requests.ts'
 import { Retention } from './retention.ts'
@@ -90,6 +91,7 @@ export class Ledger implements Registry {
       outputs: [],
       grown: new Set(),
       touched: new Set(),
+      ended: new Map(),
       answer: (id, value) => this.#answer(id, value),
     }
   }
@@ -117,11 +119,13 @@ export class Ledger implements Registry {
     this.#steps++
     this.#sweeps = 0
     core.budget.trim()
+    core.ended.clear()
     this.#answeredWaiters = []
     for (let due = core.timers.takeDue(core.nowMs); due !== undefined; due = core.timers.takeDue(core.nowMs))
       this.#fire(due)
     for (const request of requests) {
       try {
+        refuseOversized(request)
         this.#serve(request)
       } catch (error) {
         if (!(error instanceof SluiceError) || error.code === 'CORRUPT' || error.code === 'ENGINE_FAILED') throw error
@@ -455,7 +459,8 @@ export class Ledger implements Registry {
       if (old === undefined) continue
       group.drain = old.drain
       group.rate = old.rate
-      for (const [fence, lease] of group.leases) lease.keepProgress(old.leases.get(fence))
+      for (const [fence, lease] of group.leases)
+        lease.keepProgress(old.leases.get(fence) ?? this.#core.ended.get(`${group.row.id}/${fence}`))
     }
   }
 }

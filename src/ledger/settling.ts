@@ -276,6 +276,7 @@ function closeHold(core: Core, group: Group, lease: Lease, index: number): void 
   core.touched.add(group)
   if (lease.openCount > 0) return
   group.leases.delete(lease.fence)
+  if (lease.hasProgress) core.ended.set(`${group.row.id}/${lease.fence}`, lease)
   if (group.suspectFence === lease.fence) group.suspectFence = 0
   core.state.delete(`l/${hex(group.row.id)}/${hex(lease.fence)}`)
 }

@@ -1,5 +1,6 @@
 /** The options of the server, with their defaults. */
 import { SluiceError } from '../errors.ts'
+import { MAX_PAYLOAD_BYTES } from '../message-batch.ts'
 import { checkOptions, createRules, duration, flag, invalidOption, MAX_COUNT, text, whole } from '../options-check.ts'
 import { isLoopback } from './guard.ts'
 
@@ -14,7 +15,7 @@ export interface ServerOptions {
   readonly allowedHosts?: readonly string[]
   /** Queues and topics that may exist for first use to make one more. @default 10_000. 0 makes first use declare nothing. */
   readonly maxQueues?: number
-  /** Bytes of one message. @default 1_048_576 (1 MiB) */
+  /** Bytes of one message, at most 15,728,640 (15 MiB). @default 1_048_576 (1 MiB) */
   readonly maxMessageBytes?: number
   /** Bytes of a batch of lines and of any other body. @default 16_777_216 (16 MiB) */
   readonly maxBatchBytes?: number
@@ -66,7 +67,7 @@ const RULES = createRules({
     for (const [i, host] of value.entries()) text(255)(host, `${name}[${i}]`)
   },
   maxQueues: whole(0, MAX_COUNT),
-  maxMessageBytes: whole(1, MAX_BODY_BYTES),
+  maxMessageBytes: whole(1, MAX_PAYLOAD_BYTES),
   maxBatchBytes: whole(1, MAX_BODY_BYTES),
   maxAnswerBytes: whole(1, MAX_BODY_BYTES),
   maxBodyBytes: whole(1, MAX_COUNT),

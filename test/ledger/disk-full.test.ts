@@ -118,6 +118,20 @@ describe('a full disk (P13)', () => {
     assert.deepEqual(await driver.settle(byProcess), { status: 'settled', lost: [], outputs: [] })
   })
 
+  test('progress stays though the settle that found no room had already ended the lease (P10)', async () => {
+    const driver = await openDriver()
+    await driver.queue('q')
+    await driver.add('q', {})
+    const held = (await driver.lease('q')) as Held
+    await driver.extend(held, 0, '"half"')
+    const before = await driver.job(driver.id('q', 0))
+    driver.medium.full = true
+    const refused = await driver.settle(held, { kind: 'done' }, { outputs: [toAppend('q', [{}])] })
+    assert.equal(refused.status, 'full')
+    const { progress, version } = await driver.job(driver.id('q', 0))
+    assert.deepEqual([progress, version], ['"half"', before.version])
+  })
+
   test('delayed jobs that fall due meanwhile take their places once there is room', async () => {
     const driver = await openDriver()
     await driver.queue('q')

@@ -82,8 +82,9 @@ class BoundedDuplicates implements Check {
     if (call.kind !== 'lease') return
     const name = groupOf(call)
     const group = this.#group(name)
-    if (answer.status !== 'unknown') group.unseenLeases--
-    if (answer.status !== 'leased' || !this.#resets.isClear(name, beganAt)) return
+    const isClear = this.#resets.isClear(name, beganAt)
+    if (answer.status !== 'unknown' && (answer.status !== 'leased' || isClear)) group.unseenLeases--
+    if (answer.status !== 'leased' || !isClear) return
     const expiresAtMs = call.holder === 'process' ? Number.POSITIVE_INFINITY : answer.expiresAtMs
     for (const { offset, attempt } of answer.messages) {
       const handOut = { fence: answer.fence, attempt, end, expiresAtMs, crashes: this.#crashes }
