@@ -106,11 +106,19 @@ class Seat implements Court {
   }
 }
 
-/** Judges a history that was written as a line of JSON for each event. */
+/** Judges a history that was written as a line of JSON for each event. A last line that a kill cut off is not one. */
 export async function judgeLines(lines: Readable, options?: JudgeOptions): Promise<readonly Judgement[]> {
   const judge = new Judge(options)
-  for await (const line of createInterface({ input: lines }))
-    if (line !== '') judge.observe(JSON.parse(line) as HistoryEvent)
+  let cut: unknown = null
+  for await (const line of createInterface({ input: lines })) {
+    if (cut !== null) throw cut
+    try {
+      if (line !== '') judge.observe(JSON.parse(line) as HistoryEvent)
+    } catch (error) {
+      if (!(error instanceof SyntaxError)) throw error
+      cut = error
+    }
+  }
   return judge.finish()
 }
 

@@ -105,6 +105,11 @@ class BoundedDuplicates implements Check {
         `${name} handed out ${offset} for the attempt ${handOut.attempt}, and ${allowed} are allowed`,
         [handOut.end],
       )
+    if (before === undefined && after === undefined && handOut.attempt - 1 > group.unseenLeases)
+      return this.#court.violated(
+        `${name} handed out ${offset} as attempt ${handOut.attempt}: nobody can have had the ones before`,
+        [handOut.end],
+      )
     if (before !== undefined) this.#compare(name, group, offset, before, handOut)
     // The later one was seen first: whatever happened until now may be its reason.
     if (after !== undefined) this.#compare(name, group, offset, handOut, after)

@@ -1,24 +1,32 @@
-import type { BeginEvent, EndEvent } from '../history.ts'
+import type { BeginEvent, EndEvent, HistoryEvent, MarkEvent } from '../history.ts'
 import type { Check, Checker, Court } from './checker.ts'
 import { getOrMake, groupOf, Resets } from './tracking.ts'
 
+/** What ended a hold: a later hand-out (of `offset`, which may be another of its lane), a settle, or a crash. */
 interface Hold {
   readonly fence: number
   readonly offset: number
-  readonly end: EndEvent
+  readonly end: HistoryEvent
 }
 
 interface Group {
   readonly byOffset: Map<number, Hold>
   readonly byLane: Map<string, Hold>
+  /** The highest fence under which a settle of the message was acknowledged. */
+  readonly ended: Map<number, Hold>
+  /** Fences that the process holds which lives now. */
+  readonly byProcess: Set<number>
+  /** Fences that a process held which has died. */
+  readonly lostFences: Map<number, MarkEvent>
   /** The lane of each message that was handed out. */
   readonly lanes: Map<number, string>
 }
 
 /**
- * Once somebody was given a message, or a later one of its key, whoever had it before can do nothing to it: a settle, an
+ * Once somebody was given a message, or a later one of its key, whoever had it before can do nothing to it; nor can anybody
+ * under a fence whose hold has ended: by a settle that was acknowledged, or with the process that held it. A settle, an
  * extension or a record of `once` that began after that and yet had an effect is a second holder. Sound: fences say which
- * hand-out was later, and the later one was seen before the act began.
+ * hand-out was later, and what ended the hold was seen before the act began.
  */
 export const exclusive: Checker = {
   name: 'exclusive',
@@ -39,6 +47,15 @@ class Exclusive implements Check {
     this.#court = court
   }
 
+  onMark(mark: MarkEvent): void {
+    if (mark.mark !== 'crash' && mark.mark !== 'stop' && mark.mark !== 'power-loss') return
+    for (const group of this.#groups.values()) {
+      if (group.byProcess.size === 0) continue
+      for (const fence of group.byProcess) group.lostFences.set(fence, mark)
+      group.byProcess.clear()
+    }
+  }
+
   onBegin(begin: BeginEvent): void {
     this.#resets.onBegin(begin)
     const { call } = begin
@@ -48,11 +65,12 @@ class Exclusive implements Check {
     if (group === undefined) return
     for (const offset of call.offsets) {
       const lane = group.lanes.get(offset)
-      const later = laterThan(
-        call.fence,
-        group.byOffset.get(offset),
-        lane === undefined ? undefined : group.byLane.get(lane),
-      )
+      const ended = group.ended.get(offset)
+      const mark = group.lostFences.get(call.fence)
+      const later =
+        laterThan(call.fence, group.byOffset.get(offset), lane === undefined ? undefined : group.byLane.get(lane)) ??
+        (ended !== undefined && ended.fence >= call.fence ? ended : undefined) ??
+        (mark === undefined ? undefined : { fence: call.fence, offset, end: mark })
       if (later !== undefined) getOrMake(this.#stale, begin.op, () => new Map()).set(offset, later)
     }
   }
@@ -64,7 +82,8 @@ class Exclusive implements Check {
     if (call.kind === 'lease' && answer.status === 'leased') {
       const name = groupOf(call)
       if (!this.#resets.isClear(name, beganAt)) return
-      const group = getOrMake(this.#groups, name, () => ({ byOffset: new Map(), byLane: new Map(), lanes: new Map() }))
+      const group = getOrMake(this.#groups, name, createGroup)
+      if (call.holder === 'process') group.byProcess.add(answer.fence)
       for (const { offset, key } of answer.messages) {
         const hold: Hold = { fence: answer.fence, offset, end }
         raise(group.byOffset, offset, hold)
@@ -77,6 +96,11 @@ class Exclusive implements Check {
     }
     if (call.kind !== 'settle' && call.kind !== 'extend' && call.kind !== 'remember') return
     if (answer.status === 'settled' || answer.status === 'extended' || answer.status === 'done') this.#court.exercised()
+    if (call.kind === 'settle' && answer.status === 'settled' && this.#resets.isClear(groupOf(call), beganAt)) {
+      const group = getOrMake(this.#groups, groupOf(call), createGroup)
+      for (const offset of call.offsets)
+        if (!answer.lost.includes(offset)) raise(group.ended, offset, { fence: call.fence, offset, end })
+    }
     const stale = this.#stale.get(begin.op)
     if (stale === undefined) return
     this.#stale.delete(begin.op)
@@ -88,10 +112,21 @@ class Exclusive implements Check {
           : call.kind === 'remember' && answer.status === 'done'
       if (!hadEffect) continue
       this.#court.violated(
-        `a ${call.kind} of ${offset} of ${groupOf(call)} under fence ${call.fence} had effect, after ${later.offset} was handed out under ${later.fence}`,
+        `a ${call.kind} of ${offset} of ${groupOf(call)} under fence ${call.fence} had effect, after ${later.end.kind === 'mark' ? 'its process died' : `${later.offset} was handed out or settled under ${later.fence}`}`,
         [later.end, begin, end],
       )
     }
+  }
+}
+
+function createGroup(): Group {
+  return {
+    byOffset: new Map(),
+    byLane: new Map(),
+    ended: new Map(),
+    byProcess: new Set(),
+    lostFences: new Map(),
+    lanes: new Map(),
   }
 }
 

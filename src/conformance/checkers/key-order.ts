@@ -1,3 +1,4 @@
+import { parseJobId } from '../../job-id.ts'
 import type { BeginEvent, EndEvent } from '../history.ts'
 import type { Check, Checker, Court } from './checker.ts'
 import { getOrMake, groupOf, Resets } from './tracking.ts'
@@ -6,13 +7,22 @@ import { getOrMake, groupOf, Resets } from './tracking.ts'
 interface HandOut {
   readonly fence: number
   readonly offset: number
+  readonly attempt: number
   readonly end: EndEvent
+}
+
+/** What is known of a group that may end a message. */
+interface Group {
+  readonly lanes: Map<string, HandOut[]>
+  /** Messages that somebody settled as done or dead, or cancelled, whatever the answer. */
+  readonly ended: Set<number>
 }
 
 /**
  * Within a group the messages of a key are handed out in the order of their offsets, however the answers travelled: fences
  * of a group rise, so they are the order in which it handed out. A later message of a key never goes before an earlier
- * one that is handed out again afterwards, and no lease holds two of a key. Sound but for a seek or a forgotten group,
+ * one that is handed out again afterwards, no lease holds two of a key, and the earlier one may have ended: somebody sent a
+ * settle or a cancel for it, or it may have been out of attempts. Sound but for a seek or a forgotten group,
  * which begin anew. On a strict queue all messages are one lane.
  */
 export const keyOrder: Checker = {
@@ -27,8 +37,12 @@ const THE_ONE_LANE = ''
 class KeyOrder implements Check {
   readonly #court: Court
   readonly #strict = new Set<string>()
-  readonly #lanes = new Map<string, Map<string, HandOut[]>>()
-  readonly #resets = new Resets((group) => this.#lanes.delete(group))
+  readonly #groups = new Map<string, Group>()
+  readonly #resets = new Resets((group) => this.#groups.delete(group))
+  /** The most attempts, by group. */
+  readonly #attempts = new Map<string, number>()
+  /** Groups with hand-outs that nobody saw, or that may have been detached: of these it is not known what ended. */
+  readonly #blind = new Set<string>()
 
   constructor(court: Court) {
     this.#court = court
@@ -37,22 +51,40 @@ class KeyOrder implements Check {
   onBegin(begin: BeginEvent): void {
     this.#resets.onBegin(begin)
     const { call } = begin
-    if (call.kind === 'declare' && call.strict === true) this.#strict.add(groupOf(call))
+    if (call.kind === 'declare') {
+      if (call.strict === true) this.#strict.add(groupOf(call))
+      if (call.attempts !== undefined) this.#attempts.set(groupOf(call), call.attempts)
+    }
+    if (call.kind === 'settle' && (call.outcome === 'done' || call.outcome === 'dead'))
+      for (const offset of call.offsets) this.#group(groupOf(call)).ended.add(offset)
+    if (call.kind === 'cancel') {
+      const job = parseJobId(call.job)
+      if (job === null) return
+      const group = groupOf({ topic: job.queue, group: '' })
+      if (job.place.kind === 'offset') this.#group(group).ended.add(job.place.offset)
+      else this.#blind.add(group)
+    }
+  }
+
+  #group(name: string): Group {
+    return getOrMake(this.#groups, name, () => ({ lanes: new Map(), ended: new Set() }))
   }
 
   onEnd(begin: BeginEvent, end: EndEvent, beganAt: number): void {
     this.#resets.onEnd(begin, end, this.#court.now)
     const { call } = begin
     const { answer } = end
-    if (call.kind !== 'lease' || answer.status !== 'leased') return
+    if (call.kind !== 'lease') return
     const group = groupOf(call)
+    if (answer.status === 'unknown' || answer.status === 'truncated') this.#blind.add(group)
+    if (answer.status !== 'leased') return
     if (!this.#resets.isClear(group, beganAt)) return
-    const lanes = getOrMake(this.#lanes, group, () => new Map<string, HandOut[]>())
+    const { lanes } = this.#group(group)
     const isStrict = this.#strict.has(group)
-    for (const { offset, key } of answer.messages) {
+    for (const { offset, key, attempt } of answer.messages) {
       if (key === undefined && !isStrict) continue
       const lane = getOrMake(lanes, isStrict ? THE_ONE_LANE : `k${key}`, () => [])
-      this.#insert(group, key, lane, { fence: answer.fence, offset, end })
+      this.#insert(group, key, lane, { fence: answer.fence, offset, attempt, end })
     }
   }
 
@@ -64,12 +96,21 @@ class KeyOrder implements Check {
     if (before !== undefined || after !== undefined) this.#court.exercised()
     if (before !== undefined && !isInOrder(before, handOut)) return this.#report(group, key, before, handOut)
     if (after !== undefined && !isInOrder(handOut, after)) return this.#report(group, key, handOut, after)
+    if (before !== undefined && after === undefined && !this.#mayHaveEnded(group, before, handOut))
+      return this.#report(group, key, before, handOut, ', which had not ended,')
     lane.splice(at, 0, handOut)
   }
 
-  #report(group: string, key: string | undefined, first: HandOut, second: HandOut): void {
+  /** Whether the first of two can have ended before the second was handed out. */
+  #mayHaveEnded(name: string, first: HandOut, second: HandOut): boolean {
+    if (first.offset === second.offset || this.#blind.has(name)) return true
+    if (this.#groups.get(name)?.ended.has(first.offset) === true) return true
+    return first.attempt >= (this.#attempts.get(name) ?? 1)
+  }
+
+  #report(group: string, key: string | undefined, first: HandOut, second: HandOut, what = ''): void {
     const lane = key === undefined ? 'its one lane' : `the key '${key}'`
-    const message = `${group} handed out ${first.offset} of ${lane} (fence ${first.fence}) before ${second.offset} (fence ${second.fence})`
+    const message = `${group} handed out ${first.offset} of ${lane} (fence ${first.fence})${what} before ${second.offset} (fence ${second.fence})`
     this.#court.violated(message, first.end === second.end ? [first.end] : [first.end, second.end])
   }
 }

@@ -13,7 +13,8 @@ interface Topic {
   /** Once all is quiet: what is still read, from where on, and jobs by offset. */
   readonly read: Set<number>
   earliest: number
-  readonly asked: Set<number>
+  /** Jobs that may have ended without being handed out: cancelled, or past a deadline. */
+  readonly excused: Set<number>
 }
 
 interface Group {
@@ -55,25 +56,36 @@ class NoAcknowledgedLoss implements Check {
   onBegin(begin: BeginEvent): void {
     this.#resets.onBegin(begin)
     const { call } = begin
+    if (call.kind === 'cancel') {
+      const job = parseJobId(call.job)
+      if (job?.place.kind === 'offset') this.#topic(job.queue).excused.add(job.place.offset)
+    }
     if (call.kind !== 'declare') return
     const topic = this.#topic(call.topic)
     if (call.type !== 'group') {
       topic.isQueue = call.type === 'queue'
       topic.forgets = call.forgets === true
     }
-    // Of a group that starts later it is not known which messages it must see.
-    if (call.from === 0 && topic.stored.size === 0 && call.type === 'group')
-      getOrMake(topic.groups, call.group, () => ({ handedOut: new Set(), isBlind: false }))
   }
 
   onEnd(begin: BeginEvent, end: EndEvent): void {
     this.#resets.onEnd(begin, end, this.#court.now)
     const { call } = begin
     const { answer } = end
-    forEachSent(call, answer, (name, _message, outcome) => {
-      if (outcome?.status === 'stored') this.#topic(name).stored.set(outcome.offset, end)
+    forEachSent(call, answer, (name, { deadlineMs }, outcome) => {
+      if (outcome?.status === 'stored') {
+        this.#topic(name).stored.set(outcome.offset, end)
+        if (deadlineMs !== undefined) this.#topic(name).excused.add(outcome.offset)
+      }
       if (outcome?.status === 'scheduled') this.#jobs.set(outcome.job, end)
     })
+    if (call.kind === 'declare' && answer.status === 'done') {
+      const topic = this.#topic(call.topic)
+      // Of a group that starts later it is not known which messages it must see.
+      const isFromStart = call.type === 'queue' || (call.type === 'group' && call.from === 0)
+      if (isFromStart && topic.stored.size === 0)
+        getOrMake(topic.groups, call.group, () => ({ handedOut: new Set(), isBlind: false }))
+    }
     if (call.kind === 'lease') {
       const group = this.#topics.get(call.topic)?.groups.get(call.group)
       if (group === undefined) return
@@ -108,13 +120,18 @@ class NoAcknowledgedLoss implements Check {
   onFinish(): void {
     if (!this.#isQuiet) return
     for (const [name, topic] of this.#topics) {
-      if (topic.isQueue) continue
       for (const [offset, receipt] of topic.stored) {
         this.#court.exercised()
-        if (topic.read.size > 0 && offset >= topic.earliest && !topic.read.has(offset))
+        if (!topic.isQueue && topic.read.size > 0 && offset >= topic.earliest && !topic.read.has(offset))
           return this.#court.violated(`${name} does not show ${offset}, which was acknowledged`, [receipt])
         for (const [group, { handedOut, isBlind }] of topic.groups) {
-          if (isBlind || handedOut.has(offset) || !this.#resets.isUntouched(`${name}/${group}`)) continue
+          if (
+            isBlind ||
+            handedOut.has(offset) ||
+            topic.excused.has(offset) ||
+            !this.#resets.isUntouched(`${name}/${group}`)
+          )
+            continue
           return this.#court.violated(`${name}/${group} was never handed ${offset}, which was acknowledged`, [receipt])
         }
       }
@@ -129,7 +146,7 @@ class NoAcknowledgedLoss implements Check {
       groups: new Map(),
       read: new Set(),
       earliest: 0,
-      asked: new Set(),
+      excused: new Set(),
     }))
   }
 }

@@ -1,10 +1,11 @@
 import type { BeginEvent, EndEvent } from '../history.ts'
 import type { Check, Checker, Court } from './checker.ts'
-import { forEachSent, getOrMake } from './tracking.ts'
+import { forEachSent, getOrMake, sentBy } from './tracking.ts'
 
 /**
- * An offset stands for one message: receipts, readers and all groups agree, for as long as the run lasts. Sound without
- * any order of events, since an offset is never given twice.
+ * An offset stands for one message: receipts, readers and all groups agree, for as long as the run lasts; and a message
+ * stands at no more offsets than it was sent. Sound without any order of events, since an offset is never given twice.
+ * A redrive stores the payload of a dead letter again, so after one the second half is not looked at.
  */
 export const offsetAgreement: Checker = {
   name: 'offset-agreement',
@@ -17,8 +18,21 @@ class OffsetAgreement implements Check {
   readonly #court: Court
   readonly #topics = new Map<string, Map<number, { readonly id: string; readonly end: EndEvent }>>()
 
+  /** How often each message was sent, and where it was seen. */
+  readonly #copies = new Map<string, { sent: number; readonly offsets: number[] }>()
+  readonly #redriven = new Set<string>()
+
   constructor(court: Court) {
     this.#court = court
+  }
+
+  onBegin({ call }: BeginEvent): void {
+    if (call.kind === 'redrive') this.#redriven.add(call.topic)
+    for (const { topic, messages } of sentBy(call)) for (const { id } of messages) this.#copy(topic, id).sent++
+  }
+
+  #copy(topic: string, id: string) {
+    return getOrMake(this.#copies, `${topic}/${id}`, () => ({ sent: 0, offsets: [] }))
   }
 
   onEnd({ call }: BeginEvent, end: EndEvent): void {
@@ -36,6 +50,14 @@ class OffsetAgreement implements Check {
     const first = offsets.get(offset)
     if (first === undefined) {
       offsets.set(offset, { id, end })
+      const copy = this.#copy(topic, id)
+      copy.offsets.push(offset)
+      if (copy.sent === 0 || copy.offsets.length <= copy.sent || this.#redriven.has(topic)) return
+      const others = copy.offsets.slice(0, -1).map((other) => offsets.get(other)?.end as EndEvent)
+      this.#court.violated(`'${id}' was sent to ${topic} ${copy.sent} times and stands at ${copy.offsets}`, [
+        ...others.slice(0, 2),
+        end,
+      ])
       return
     }
     this.#court.exercised()
