@@ -24,7 +24,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   logs: ['log contract', 'host'],
   broker: ['ledger', 'logs', 'log contract', 'engine', 'policy', 'host'],
   remote: ['engine', 'policy', 'host', 'nouns'],
-  server: ['index', 'edge'],
+  server: ['index', 'edge', 'engine'],
   cli: ['index', 'edge', 'server'],
   conformance: ['index', 'engine', 'host'],
   shared: [],

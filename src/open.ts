@@ -1,4 +1,4 @@
-/** Where a Sluice is opened: a folder, or memory. The engine is loaded with its first use. */
+/** Where a Sluice is opened: a folder, memory, or a server. The engine is loaded with its first use. */
 import type { EngineAbilities } from './engine/abilities.ts'
 import { SluiceError } from './errors.ts'
 import { checkOptions, createRules, findNodeProblem, invalidOption, oneOf } from './options-check.ts'
@@ -29,8 +29,8 @@ const NOT_YET: Readonly<Record<string, string>> = {
 }
 
 /**
- * Opens a Sluice: over a folder, which is made if it is not there and belongs to one process at a time, or over memory
- * for `':memory:'`. Close it, or declare it with `await using`.
+ * Opens a Sluice: over a folder, which is made if it is not there and belongs to one process at a time, over memory for
+ * `':memory:'`, or over the server at `http://…` (see `sluice serve`), for any number of processes. Close it, or declare it with `await using`.
  *
  * Rejects with `LOCKED` (another process owns the folder), `READ_ONLY`, `FORMAT_NEWER`, `CORRUPT`, `DISK_FULL`,
  * `UNSUPPORTED` (the engine cannot do what was asked) and `INVALID_OPTION`.
@@ -41,6 +41,7 @@ export async function open(location: string, options: OpenOptions = {}): Promise
   if (location.includes('\0')) throw invalidOption('the location', location, 'a path without a zero character')
   checkOptions(options, RULES, 'open()')
   const scheme = SCHEME.exec(location)?.[1]?.toLowerCase()
+  if (scheme === 'http' || scheme === 'https') return openRemote(location, options)
   if (scheme !== undefined) {
     // The location may have a password in it, so it is not shown.
     throw new SluiceError('UNSUPPORTED', refuseScheme(scheme), { scheme })
@@ -52,9 +53,28 @@ export async function open(location: string, options: OpenOptions = {}): Promise
   return createSluice(await openLocalEngine(location, { durability }), rest)
 }
 
+/** What `sluice serve` serves, on this machine or another. */
+async function openRemote(location: string, { durability, ...rest }: OpenOptions): Promise<Sluice> {
+  if (!URL.canParse(location)) throw invalidOption('the location', location, 'a URL, such as http://127.0.0.1:8787')
+  const url = new URL(location)
+  if (url.username !== '' || url.password !== '')
+    throw new SluiceError('UNSUPPORTED', 'Credentials in a URL are not sent. Leave them out.', { scheme: url.protocol })
+  if (url.pathname !== '/' || url.search !== '' || url.hash !== '')
+    throw invalidOption('the location', url.href, `the address of a server without a path: ${url.origin}`)
+  const { openRemoteEngine } = await import('./remote/remote-engine.ts')
+  const engine = await openRemoteEngine(url)
+  if (durability !== undefined && durability !== engine.abilities.durability) {
+    await engine.close()
+    throw new SluiceError(
+      'UNSUPPORTED',
+      `The server keeps what it acknowledges at the durability '${engine.abilities.durability}', and '${durability}' was asked for. That is chosen where its folder is opened.`,
+      { durability, reached: engine.abilities.durability },
+    )
+  }
+  return createSluice(engine, rest, { holder: 'token' })
+}
+
 function refuseScheme(scheme: string): string {
-  if (scheme === 'http' || scheme === 'https')
-    return "Sluice opens folders, not servers. What `sluice serve` serves is used through its HTTP API (docs/http.md), with fetch or curl; or open the folder itself in one process, such as open('./data')."
   const reason = NOT_YET[scheme] ?? `There is no engine for '${scheme}://'`
   return `${reason}. Open a folder, such as open('./data'), and serve it to others with \`sluice serve\`, whose HTTP API docs/http.md describes.`
 }

@@ -24,8 +24,6 @@ describe('open', () => {
     'amqp://h',
     'amqps://h',
     'kafka://h',
-    'http://h:1',
-    'https://h',
     'file:///tmp',
     'ftp://h',
     'REDIS://h',
@@ -37,10 +35,6 @@ describe('open', () => {
       )
     })
   }
-
-  test('promises no engine over HTTP: it says `sluice serve` and the HTTP API', async () => {
-    await rejects(open('http://h:1'), (error) => /sluice serve.*HTTP API/.test(String(error)))
-  })
 
   test('refuses a file, with INVALID_OPTION and what to give instead', async () => {
     const file = fileURLToPath(import.meta.url)

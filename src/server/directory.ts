@@ -95,20 +95,42 @@ export class Directory {
     throw offsetError(declaration.kind === 'group' ? declaration.topic : declaration.name, outcome as OffsetProblem)
   }
 
-  async #useFirst(kind: Entry['kind'], name: string): Promise<Entry> {
+  /**
+   * What a Sluice on another machine declares, as a list of outcomes. Its first use of a name is one here, too, so new
+   * names are bounded by `maxQueues`.
+   */
+  async declareForRemote(declarations: readonly Declaration[]): Promise<readonly DeclareOutcome[]> {
+    for (const { kind, name } of declarations) if (kind !== 'group') await this.#checkRoom(kind, name)
+    const outcomes = await this.#engine.declare(declarations)
+    const names = await this.#loadNames()
+    for (const [i, { kind, name }] of declarations.entries()) {
+      const outcome = outcomes[i]
+      if (kind === 'group' || outcome?.status !== 'declared') continue
+      const noun = kind === 'queue' ? this.#sluice.queue(name) : this.#sluice.topic(name)
+      this.#entries.set(name, { kind, name, tag: outcome.tag, noun })
+      names.add(name)
+    }
+    return outcomes
+  }
+
+  /** The names there are. Throws where `name` would be one more than `maxQueues`. */
+  async #checkRoom(kind: Entry['kind'], name: string): Promise<Set<string>> {
     let names = await this.#loadNames()
     if (!names.has(name) && names.size >= this.#maxQueues && performance.now() - this.#namesAtMs > RELOAD_MS) {
       this.#names = null
       names = await this.#loadNames()
     }
+    if (names.has(name) || names.size < this.#maxQueues) return names
+    throw new SluiceError(
+      kind === 'queue' ? 'QUEUE_NOT_FOUND' : 'TOPIC_NOT_FOUND',
+      `There is no ${kind} '${name}', and first use makes no more: there are ${names.size} queues and topics, the limit of \`maxQueues\`. Declare it with PUT /v1/${kind}s/${name}.`,
+      { limit: this.#maxQueues },
+    )
+  }
+
+  async #useFirst(kind: Entry['kind'], name: string): Promise<Entry> {
+    const names = await this.#checkRoom(kind, name)
     const isNew = !names.has(name)
-    if (isNew && names.size >= this.#maxQueues) {
-      throw new SluiceError(
-        kind === 'queue' ? 'QUEUE_NOT_FOUND' : 'TOPIC_NOT_FOUND',
-        `There is no ${kind} '${name}', and first use makes no more: there are ${names.size} queues and topics, the limit of \`maxQueues\`. Declare it with PUT /v1/${kind}s/${name}.`,
-        { limit: this.#maxQueues },
-      )
-    }
     // Counted before it is made, so that a burst of new names does not pass the limit.
     names.add(name)
     this.#making.add(name)

@@ -20,6 +20,7 @@ import { Load } from './load.ts'
 import { createMetrics } from './metrics.ts'
 import { formatProblem, PROBLEM_TYPE, problemOf, retryAfterSeconds, toSluiceError } from './problem.ts'
 import { declareRoutes } from './routes/declare.ts'
+import { engineRoutes } from './routes/engine.ts'
 import { healthRoutes } from './routes/health.ts'
 import { jobRoutes } from './routes/jobs.ts'
 import { leaseRoutes } from './routes/leases.ts'
@@ -145,7 +146,7 @@ function createApp(context: Context): FastifyInstance {
 
   holdBodies(app)
   const methodsByUrl = collectMethods(app)
-  for (const addRoutes of [declareRoutes, jobRoutes, leaseRoutes, messageRoutes, operateRoutes]) {
+  for (const addRoutes of [declareRoutes, jobRoutes, leaseRoutes, messageRoutes, operateRoutes, engineRoutes]) {
     app.register(async (scope) => addRoutes(scope, context))
   }
   app.register(async (scope) => healthRoutes(scope, context, metrics))

@@ -3,11 +3,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe } from 'node:test'
 import { type OpenOptions, open, type Sluice } from '../../src/index.ts'
+import { createServer } from '../../src/server/server.ts'
 
 /** Opens a Sluice that closes, and whose data goes, with `await using`. */
 export type OpenSluice = (options?: OpenOptions) => Promise<Sluice & AsyncDisposable>
 
-/** Declares the same tests over memory and over a folder. */
+/** Declares the same tests over memory, over a folder and over a server. */
 export function onEachEngine(title: string, declareTests: (openSluice: OpenSluice) => void): void {
   describe(`${title}, in memory`, () => declareTests((options) => open(':memory:', options)))
   describe(`${title}, in a folder`, () =>
@@ -18,6 +19,19 @@ export function onEachEngine(title: string, declareTests: (openSluice: OpenSluic
       sluice.close = async (closeOptions) => {
         await close(closeOptions)
         await rm(folder, { recursive: true, force: true })
+      }
+      return sluice
+    }))
+  describe(`${title}, over HTTP`, () =>
+    declareTests(async (options) => {
+      const served = await open(':memory:')
+      const server = createServer(served, { port: 0, maxMessageBytes: 4_194_304 })
+      const sluice = await open(await server.listen(), options)
+      const close = sluice.close.bind(sluice)
+      sluice.close = async (closeOptions) => {
+        await close(closeOptions)
+        await server.close()
+        await served.close()
       }
       return sluice
     }))

@@ -43,6 +43,7 @@ class KeyOrder implements Check {
   readonly #attempts = new Map<string, number>()
   /** Groups with hand-outs that nobody saw, or that may have been detached: of these it is not known what ended. */
   readonly #blind = new Set<string>()
+  readonly #detaching = new Set<string>()
 
   constructor(court: Court) {
     this.#court = court
@@ -53,6 +54,7 @@ class KeyOrder implements Check {
     const { call } = begin
     if (call.kind === 'declare') {
       if (call.strict === true) this.#strict.add(groupOf(call))
+      if (call.onSlowGroup === 'detach') this.#detaching.add(call.topic)
       if (call.attempts !== undefined) this.#attempts.set(groupOf(call), call.attempts)
     }
     if (call.kind === 'settle' && (call.outcome === 'done' || call.outcome === 'dead'))
@@ -76,7 +78,7 @@ class KeyOrder implements Check {
     const { answer } = end
     if (call.kind !== 'lease') return
     const group = groupOf(call)
-    if (answer.status === 'unknown' || answer.status === 'truncated') this.#blind.add(group)
+    if (answer.status === 'unknown' || this.#detaching.has(call.topic)) this.#blind.add(group)
     if (answer.status !== 'leased') return
     if (!this.#resets.isClear(group, beganAt)) return
     const { lanes } = this.#group(group)

@@ -11,9 +11,9 @@ import { readFrom } from './messages.ts'
 
 /** Options that are a process's own: they mean something only where the handler or the publisher runs. */
 const LOCAL = new Set(['schema', 'pace', 'fullWaitMs', 'concurrency', 'timeoutMs', 'leaseMs'])
-const QUEUE_SETTINGS = settingsOnly(QUEUE_RULES)
-const TOPIC_SETTINGS = settingsOnly(TOPIC_RULES)
-const GROUP_SETTINGS: Rules = createRules({
+export const QUEUE_SETTINGS = settingsOnly(QUEUE_RULES)
+export const TOPIC_SETTINGS = settingsOnly(TOPIC_RULES)
+export const GROUP_SETTINGS: Rules = createRules({
   ...settingsOnly(SUBSCRIBE_RULES),
   from: (value, name) => void readFrom(value, name),
 } as Record<string, Rule>)

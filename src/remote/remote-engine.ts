@@ -1,0 +1,319 @@
+/**
+ * The engine on another machine: the contract over HTTP (server/routes/engine.ts), so that the same nouns work with a
+ * `sluice serve` elsewhere.
+ *
+ * What may be sent again, and what not, when an answer does not come:
+ *   not sent, refused as stopping or overloaded   nothing happened: again, until the patience of the call is over
+ *   lost, and a second time changes nothing       again: find, watch, read, stats, extend, lease (what the lost answer
+ *                                                 granted is given back by the server, or ends with its time), declare,
+ *                                                 pause, resume, seek, remember, recall, an append of which every
+ *                                                 message has an idempotency key (P8), a settle (its fence, P5)
+ *   lost, and a second time may be another        UNKNOWN: any other append, redrive, discard, forget (P2)
+ * A settle that was sent twice and then is said to be lost may be what the first one did: that is UNKNOWN, too.
+ *
+ * Holds are by token and end by time, so that they survive a restart of either end (P5); the worker extends them.
+ *
+ * `close` ends waits as if their time were over, lets calls under way finish within a few seconds, and cuts what is left.
+ */
+import { setTimeout as delay } from 'node:timers/promises'
+import type { EngineAbilities } from '../engine/abilities.ts'
+import type {
+  AppendOutcome,
+  AppendRequest,
+  Command,
+  CommandOutcome,
+  Declaration,
+  DeclareOutcome,
+  Engine,
+  EngineStats,
+  ExtendOutcome,
+  ExtendRequest,
+  FindOutcome,
+  LeaseOutcome,
+  LeaseRequest,
+  ReadOutcome,
+  ReadRequest,
+  SettleOutcome,
+  SettleRequest,
+  WatchRequest,
+} from '../engine/contract.ts'
+import { decodeWire, encodeWire, WIRE_VERSION } from '../engine/wire.ts'
+import { SluiceError } from '../errors.ts'
+import { BatchView } from '../message-batch.ts'
+import { backoffMs } from '../policy/retry.ts'
+import { Transport } from './transport.ts'
+
+/** How long a call that does not wait is tried. */
+const PATIENCE_MS = 10_000
+/** How long `close` waits for calls under way. */
+const CLOSE_MS = 5_000
+/** What a network and a server may take beyond the wait that was asked for. */
+const ANSWER_MS = 10_000
+const BACKOFF = { baseMs: 20, factor: 2, maxMs: 1_000 }
+/** Commands that a second time find done, and do no more. */
+const REPEATABLE: ReadonlySet<Command['kind']> = new Set([
+  'cancel',
+  'pause',
+  'resume',
+  'dead',
+  'seek',
+  'remember',
+  'recall',
+])
+
+interface Handshake {
+  readonly product?: string
+  readonly version?: number
+  readonly abilities: EngineAbilities
+  readonly maxWaitMs: number
+}
+
+interface Trying {
+  readonly waitMs?: number
+  readonly signal?: AbortSignal | undefined
+  /** Whether it may be sent again when nobody knows what became of it. */
+  readonly isRepeatable: boolean
+}
+
+/** Shakes hands with the server at `url`. Rejects with UNSUPPORTED where it is none of this version, else UNKNOWN. */
+export async function openRemoteEngine(url: URL): Promise<Engine> {
+  const transport = new Transport(url)
+  try {
+    return new RemoteEngine(transport, await shakeHands(transport, url))
+  } catch (error) {
+    transport.close()
+    throw error
+  }
+}
+
+async function shakeHands(transport: Transport, url: URL): Promise<Handshake> {
+  const where = url.origin
+  const sent = await transport.call({ method: 'GET', path: '/v1/engine', timeoutMs: ANSWER_MS })
+  if (sent.status === 'refused') throw sent.error
+  if (sent.status !== 'answered')
+    throw new SluiceError(
+      'UNKNOWN',
+      `There is no answer from ${where}: ${'cause' in sent ? String(sent.cause) : sent.status}. Is \`sluice serve\` running there?`,
+      { url: where },
+      'cause' in sent ? sent.cause : undefined,
+    )
+  let said: Partial<Handshake> = {}
+  try {
+    said = JSON.parse(sent.body.toString('utf8')) as Partial<Handshake>
+  } catch {
+    // Something else answers there.
+  }
+  if (said.product !== 'sluice' || said.version !== WIRE_VERSION)
+    throw new SluiceError(
+      'UNSUPPORTED',
+      said.product === 'sluice'
+        ? `The Sluice at ${where} speaks version ${said.version}, and this one ${WIRE_VERSION}. Use the same release on both ends.`
+        : `What answers at ${where} is not a Sluice. Give the address that \`sluice serve\` prints.`,
+      { url: where },
+    )
+  return said as Handshake
+}
+
+class RemoteEngine implements Engine {
+  readonly abilities: EngineAbilities
+  readonly #transport: Transport
+  readonly #maxWaitMs: number
+  /** Waits end with the first, everything with the second. */
+  readonly #closing = new AbortController()
+  readonly #closed = new AbortController()
+  readonly #underWay = new Set<Promise<unknown>>()
+  #end: Promise<void> | null = null
+
+  constructor(transport: Transport, { abilities, maxWaitMs }: Handshake) {
+    this.#transport = transport
+    this.abilities = abilities
+    this.#maxWaitMs = maxWaitMs
+  }
+
+  declare(declarations: readonly Declaration[]): Promise<readonly DeclareOutcome[]> {
+    return this.#follow(() => this.#ask('declare', declarations, { isRepeatable: true }))
+  }
+
+  append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]> {
+    return this.#follow(() => this.#ask('append', requests, { isRepeatable: requests.every(isKeyed) }))
+  }
+
+  async read(request: ReadRequest, signal?: AbortSignal): Promise<ReadOutcome> {
+    return this.#wait(
+      'read',
+      request,
+      signal,
+      (outcome: ReadOutcome) => outcome.status === 'read' && outcome.messages.length === 0,
+    )
+  }
+
+  async lease(request: LeaseRequest, signal?: AbortSignal): Promise<LeaseOutcome> {
+    if (request.holder.kind !== 'token')
+      throw new SluiceError(
+        'UNSUPPORTED',
+        'A hold on another machine is by a token: a process there cannot see this one end.',
+      )
+    return this.#wait('lease', request, signal, (outcome: LeaseOutcome) => outcome.status === 'empty')
+  }
+
+  extend(requests: readonly ExtendRequest[]): Promise<readonly ExtendOutcome[]> {
+    return this.#follow(() => this.#ask('extend', requests, { isRepeatable: true }))
+  }
+
+  async settle(requests: readonly SettleRequest[]): Promise<readonly SettleOutcome[]> {
+    let sentBefore = false
+    const outcomes = await this.#follow(() =>
+      this.#ask<readonly SettleOutcome[]>('settle', requests, { isRepeatable: true }, () => {
+        sentBefore = true
+      }),
+    )
+    const isDoubtful = sentBefore && outcomes.some((outcome) => outcome.status === 'settled' && outcome.lost.length > 0)
+    if (isDoubtful)
+      throw new SluiceError(
+        'UNKNOWN',
+        'The answer to a settle was lost, and sent again it found the lease gone: either the first took effect, or the lease had ended.',
+      )
+    return outcomes
+  }
+
+  find(ids: readonly string[]): Promise<readonly FindOutcome[]> {
+    return this.#follow(() => this.#ask('find', ids, { isRepeatable: true }))
+  }
+
+  async watch(request: WatchRequest, signal?: AbortSignal): Promise<FindOutcome> {
+    return this.#wait(
+      'watch',
+      request,
+      signal,
+      (outcome: FindOutcome) => outcome.status === 'found' && !isWanted(request, outcome),
+    )
+  }
+
+  command(command: Command): Promise<CommandOutcome> {
+    return this.#follow(() => this.#ask('command', command, { isRepeatable: REPEATABLE.has(command.kind) }))
+  }
+
+  stats(): Promise<EngineStats> {
+    return this.#follow(() => this.#ask('stats', null, { isRepeatable: true }))
+  }
+
+  close(): Promise<void> {
+    this.#end ??= this.#close()
+    return this.#end
+  }
+
+  async #close(): Promise<void> {
+    this.#closing.abort()
+    const cut = new AbortController()
+    const last = delay(CLOSE_MS, undefined, { signal: cut.signal }).catch(() => {})
+    await Promise.race([Promise.allSettled([...this.#underWay]), last])
+    cut.abort()
+    this.#closed.abort()
+    this.#transport.close()
+  }
+
+  /** Calls that came before `close` are waited for. */
+  async #follow<T>(call: () => Promise<T>): Promise<T> {
+    if (this.#closing.signal.aborted) throw new SluiceError('CLOSED')
+    const running = call()
+    this.#underWay.add(running)
+    try {
+      return await running
+    } finally {
+      this.#underWay.delete(running)
+    }
+  }
+
+  /** Waits in turns that the server grants, until there is something or the time is over. An aborted wait answers as one that ended. */
+  async #wait<T extends LeaseOutcome | ReadOutcome | FindOutcome>(
+    method: 'lease' | 'read' | 'watch',
+    request: { readonly waitMs: number },
+    signal: AbortSignal | undefined,
+    isNothing: (outcome: T) => boolean,
+  ): Promise<T> {
+    return this.#follow(() => this.#waitInTurns(method, request, anyOf(signal, this.#closing.signal), isNothing))
+  }
+
+  async #waitInTurns<T extends LeaseOutcome | ReadOutcome | FindOutcome>(
+    method: 'lease' | 'read' | 'watch',
+    request: { readonly waitMs: number },
+    signal: AbortSignal,
+    isNothing: (outcome: T) => boolean,
+  ): Promise<T> {
+    const untilMs = performance.now() + request.waitMs
+    for (;;) {
+      const leftMs = signal.aborted ? 0 : Math.max(0, Math.ceil(untilMs - performance.now()))
+      const waitMs = Math.min(leftMs, this.#maxWaitMs)
+      try {
+        const outcome = await this.#ask<T>(method, { ...request, waitMs }, { waitMs, signal, isRepeatable: true })
+        if (!isNothing(outcome) || leftMs <= waitMs) return outcome
+      } catch (error) {
+        if (error !== ABORTED) throw error
+        // A lease has nothing to say once nobody waits; of the others the answer is how things are.
+        if (method === 'lease') return { status: 'empty' } as T
+        return this.#ask<T>(method, { ...request, waitMs: 0 }, { isRepeatable: true })
+      }
+    }
+  }
+
+  async #ask<T>(method: string, argument: unknown, trying: Trying, onRepeat: () => void = () => {}): Promise<T> {
+    const { waitMs = 0, signal, isRepeatable } = trying
+    const body = encodeWire(argument)
+    const untilMs = performance.now() + PATIENCE_MS + waitMs
+    for (let tries = 1; ; tries++) {
+      if (this.#closed.signal.aborted) throw new SluiceError('CLOSED')
+      const sent = await this.#transport.call({
+        method: 'POST',
+        path: `/v1/engine/${method}`,
+        body,
+        timeoutMs: waitMs + ANSWER_MS,
+        signal,
+      })
+      if (sent.status === 'answered') return decodeWire(sent.body) as T
+      if (sent.status === 'aborted') throw ABORTED
+      if (this.#closed.signal.aborted && sent.status !== 'refused') throw this.#unknown('this Sluice was closed')
+      if (sent.status === 'refused' && !isBusy(sent.error)) throw sent.error
+      if (sent.status === 'lost') {
+        if (!isRepeatable) throw this.#unknown(sent.cause)
+        onRepeat()
+      }
+      const pauseMs = Math.max(BACKOFF.baseMs, backoffMs(BACKOFF, tries, Math.random()))
+      if (performance.now() + pauseMs > untilMs) {
+        if (sent.status === 'refused') throw sent.error
+        throw this.#unknown(sent.cause)
+      }
+      await delay(pauseMs, undefined, { signal: anyOf(signal, this.#closed.signal) }).catch(() => {})
+      if (signal?.aborted === true) throw ABORTED
+    }
+  }
+
+  #unknown(cause: unknown): SluiceError {
+    return new SluiceError(
+      'UNKNOWN',
+      `Whether it took effect is not known: ${cause instanceof Error ? cause.message : String(cause)}. Sent again under the same idempotency key it is stored once.`,
+      {},
+      cause,
+    )
+  }
+}
+
+/** Thrown within this file only. */
+const ABORTED = new Error('aborted')
+
+/** It is stopping, or has too much to do: nothing was done, and it may go better in a moment. */
+function isBusy({ code }: SluiceError): boolean {
+  return code === 'CLOSED' || code === 'OVERLOADED'
+}
+
+function isKeyed({ batch, wishes = [] }: AppendRequest): boolean {
+  return wishes.filter(({ idempotencyKey }) => idempotencyKey !== undefined).length === new BatchView(batch).count
+}
+
+function isWanted(request: WatchRequest, { job }: Extract<FindOutcome, { status: 'found' }>): boolean {
+  const isOver = ['completed', 'failed', 'cancelled', 'expired'].includes(job.status)
+  return isOver || (!request.untilTerminal && job.version > request.version)
+}
+
+function anyOf(signal: AbortSignal | undefined, other: AbortSignal): AbortSignal {
+  return signal === undefined ? other : AbortSignal.any([signal, other])
+}

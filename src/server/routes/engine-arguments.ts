@@ -1,0 +1,248 @@
+/**
+ * What each method of the engine may be asked over HTTP, as tables: a client that is broken or hostile gets an error that
+ * names what is wrong, and the engine never sees it.
+ */
+import { SluiceError } from '../../errors.ts'
+import { findBatchDamage, MAX_BATCH_MESSAGES } from '../../message-batch.ts'
+import { checkOptions, invalidOption } from '../../options-check.ts'
+import { deadCursor } from '../../setting-rules.ts'
+import { MAX_WAIT_MS } from '../context.ts'
+import { readName } from '../members.ts'
+import { GROUP_SETTINGS, QUEUE_SETTINGS, TOPIC_SETTINGS } from './declare.ts'
+
+export type EngineMethod =
+  | 'declare'
+  | 'append'
+  | 'read'
+  | 'lease'
+  | 'extend'
+  | 'settle'
+  | 'find'
+  | 'watch'
+  | 'command'
+  | 'stats'
+
+/** Throws what is wrong with a value; `name` is its place in the argument. */
+type Check = (value: unknown, name: string) => void
+
+const MAX_OFFSETS = 10_000
+const MAX_ITEMS = 10_000
+const MAX_ID_BYTES = 512
+const MAX_LEASE_MS = 86_400_000
+
+const METHODS: Readonly<Record<EngineMethod, Check>> = {
+  declare: list(declaration),
+  append: list(appendRequest),
+  read: object({ topic: topicName, from: readFrom, max: whole(1, 10_000), waitMs: whole(0, MAX_WAIT_MS) }),
+  lease: object({
+    topic: topicName,
+    group: groupName,
+    max: whole(1, 10_000),
+    leaseMs: whole(1, MAX_LEASE_MS),
+    waitMs: whole(0, MAX_WAIT_MS),
+    holder: object({ kind: exactly('token'), token: text(128) }),
+  }),
+  extend: list(object({ ...hold(), leaseMs: whole(0, MAX_LEASE_MS), progress: optional(json(4_096)) })),
+  settle: list(object({ ...hold(), outcome: settlement, outputs: optional(list(appendRequest)) })),
+  find: list(text(MAX_ID_BYTES)),
+  watch: object({ id: text(MAX_ID_BYTES), version: number, untilTerminal: flag, waitMs: whole(0, MAX_WAIT_MS) }),
+  command,
+  stats: exactly(null),
+}
+
+let maxTextBytes = 0
+
+export function isEngineMethod(method: string): method is EngineMethod {
+  return Object.hasOwn(METHODS, method)
+}
+
+/** Throws INVALID_OPTION, INVALID_NAME, PAYLOAD_TOO_LARGE or BAD_REQUEST. `maxBytes`: of one payload, result or kept value. */
+export function checkArgument(method: EngineMethod, argument: unknown, maxBytes: number): void {
+  maxTextBytes = maxBytes
+  METHODS[method](argument, method)
+}
+
+// ---- the arguments
+
+function declaration(value: unknown, name: string): void {
+  const { kind, settings } = (value ?? {}) as Record<string, unknown>
+  if (kind === 'group') {
+    object({ kind: exactly('group'), topic: topicName, name: anyName('group'), settings: anything, from: readFrom })(
+      value,
+      name,
+    )
+    checkOptions(settings, GROUP_SETTINGS, name)
+  } else {
+    object({ kind: oneOf('queue', 'topic'), name: anyName(kind === 'queue' ? 'queue' : 'topic'), settings: anything })(
+      value,
+      name,
+    )
+    checkOptions(settings, kind === 'queue' ? QUEUE_SETTINGS : TOPIC_SETTINGS, name)
+  }
+}
+
+function appendRequest(value: unknown, name: string): void {
+  object({ topic: topicName, batch, wishes: optional(list(wish)) })(value, name)
+  const { wishes = [], batch: bytes } = value as { wishes?: readonly { index: number }[]; batch: Uint8Array }
+  const count = new DataView(bytes.buffer, bytes.byteOffset).getUint32(8, true)
+  let last = -1
+  for (const [i, { index }] of wishes.entries()) {
+    if (index <= last || index >= count)
+      throw invalidOption(`${name}.wishes[${i}].index`, index, 'ascending, below the count of messages')
+    last = index
+  }
+}
+
+const wish = object({
+  index: whole(0, MAX_BATCH_MESSAGES - 1),
+  idempotencyKey: optional(text(1_024)),
+  scope: optional(text(256)),
+  dueAtMs: optional(number),
+})
+
+function batch(value: unknown, name: string): void {
+  if (!(value instanceof Uint8Array)) throw invalidOption(name, value, 'the bytes of a batch')
+  const damage = findBatchDamage(value)
+  if (damage !== null) throw new SluiceError('BAD_REQUEST', `${name} is not a batch: ${damage}. Nothing was stored.`)
+}
+
+function hold(): Record<string, Check> {
+  return {
+    topic: topicName,
+    group: groupName,
+    fence: whole(0, Number.MAX_SAFE_INTEGER),
+    offsets: list(whole(0, Number.MAX_SAFE_INTEGER), MAX_OFFSETS),
+    token: optional(text(128)),
+  }
+}
+
+function settlement(value: unknown, name: string): void {
+  const kinds: Record<string, Check> = {
+    done: object({ kind: exactly('done'), result: optional(json()) }),
+    retry: object({ kind: exactly('retry'), error: text(1_048_576), atMs: optional(number) }),
+    release: object({ kind: exactly('release') }),
+    dead: object({ kind: exactly('dead'), error: text(1_048_576) }),
+  }
+  byKind(value, name, kinds)
+}
+
+function command(value: unknown, name: string): void {
+  const group = { topic: topicName, group: groupName }
+  const letters = { ...group, ids: optional(list(text(MAX_ID_BYTES))), max: whole(1, 1_000_000) }
+  const holding = object({ ...hold() })
+  const kept = { hold: holding, name: text(256) }
+  const kinds: Record<string, Check> = {
+    cancel: object({ kind: anything, id: text(MAX_ID_BYTES) }),
+    pause: object({ kind: anything, ...group }),
+    resume: object({ kind: anything, ...group }),
+    redrive: object({ kind: anything, ...letters }),
+    discard: object({ kind: anything, ...letters }),
+    forget: object({ kind: anything, ...group }),
+    dead: object({ kind: anything, ...group, after: optional(deadCursor), max: whole(1, 1_000) }),
+    seek: object({ kind: anything, ...group, from: readFrom }),
+    remember: object({ kind: anything, ...kept, value: json() }),
+    recall: object({ kind: anything, ...kept }),
+  }
+  byKind(value, name, kinds)
+}
+
+// ---- values
+
+function byKind(value: unknown, name: string, kinds: Readonly<Record<string, Check>>): void {
+  const kind = (value as { kind?: unknown } | null)?.kind
+  const check = typeof kind === 'string' && Object.hasOwn(kinds, kind) ? kinds[kind] : undefined
+  if (check === undefined) throw invalidOption(`${name}.kind`, kind, Object.keys(kinds).join(', '))
+  check(value, name)
+}
+
+function object(members: Readonly<Record<string, Check>>): Check {
+  return (value, name) => {
+    if (typeof value !== 'object' || value === null || Array.isArray(value) || value instanceof Uint8Array)
+      throw invalidOption(name, value, 'an object')
+    for (const member of Object.keys(value))
+      if (!Object.hasOwn(members, member)) throw invalidOption(`${name}.${member}`, undefined, 'not there')
+    for (const [member, check] of Object.entries(members))
+      check((value as Record<string, unknown>)[member], `${name}.${member}`)
+  }
+}
+
+function list(check: Check, most = MAX_ITEMS): Check {
+  return (value, name) => {
+    if (!Array.isArray(value) || value.length > most) throw invalidOption(name, value, `a list of at most ${most}`)
+    for (const [i, one] of value.entries()) check(one, `${name}[${i}]`)
+  }
+}
+
+function optional(check: Check): Check {
+  return (value, name) => {
+    if (value !== undefined) check(value, name)
+  }
+}
+
+function whole(min: number, max: number): Check {
+  return (value, name) => {
+    if (!Number.isSafeInteger(value) || (value as number) < min || (value as number) > max)
+      throw invalidOption(name, value, `a whole number from ${min} to ${max}`)
+  }
+}
+
+function number(value: unknown, name: string): void {
+  if (typeof value !== 'number' || !Number.isFinite(value)) throw invalidOption(name, value, 'a number')
+}
+
+function flag(value: unknown, name: string): void {
+  if (typeof value !== 'boolean') throw invalidOption(name, value, 'true or false')
+}
+
+function text(maxBytes: number): Check {
+  return (value, name) => {
+    if (typeof value !== 'string' || Buffer.byteLength(value) > maxBytes)
+      throw invalidOption(name, value, `text of at most ${maxBytes} bytes`)
+  }
+}
+
+/** JSON text, of at most the bytes that a message may have unless given. */
+function json(maxBytes?: number): Check {
+  return (value, name) => {
+    text(maxBytes ?? maxTextBytes)(value, name)
+    try {
+      JSON.parse(value as string)
+    } catch {
+      throw invalidOption(name, value, 'JSON text')
+    }
+  }
+}
+
+function exactly(wanted: unknown): Check {
+  return (value, name) => {
+    if (value !== wanted) throw invalidOption(name, value, JSON.stringify(wanted))
+  }
+}
+
+function oneOf(...wanted: readonly string[]): Check {
+  return (value, name) => {
+    if (!wanted.includes(value as string)) throw invalidOption(name, value, wanted.join(' or '))
+  }
+}
+
+function anything(): void {}
+
+function anyName(what: 'queue' | 'topic' | 'group'): Check {
+  return (value) => {
+    readName(value, what)
+  }
+}
+
+function topicName(value: unknown): void {
+  readName(value, 'topic')
+}
+
+function groupName(value: unknown): void {
+  if (value !== '') readName(value, 'group')
+}
+
+function readFrom(value: unknown, name: string): void {
+  if (value === 'earliest' || value === 'latest') return
+  if (typeof value === 'number') return whole(0, Number.MAX_SAFE_INTEGER)(value, name)
+  object({ timeMs: number })(value, name)
+}

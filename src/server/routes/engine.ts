@@ -1,0 +1,100 @@
+/**
+ * The engine contract over HTTP, for `open('http://…')`: one POST a method, with bodies of engine/wire.ts. What any language
+ * uses is in the other routes; here both ends are Sluice, so a batch travels as it is stored.
+ *
+ * Nothing is taken on trust: each argument is checked by a table before the engine sees it. A lease that a client did not
+ * live to see is given back.
+ */
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { decodeWire, encodeWire, WIRE_TYPE, WIRE_VERSION } from '../../engine/wire.ts'
+import { SluiceError } from '../../errors.ts'
+import type { Declaration, Engine, LeaseOutcome, LeaseRequest, ReadRequest, WatchRequest } from '../../index.ts'
+import { type Context, JSON_TYPE, MAX_WAIT_MS, pathPart, waiting } from '../context.ts'
+import { refuseOtherTypes } from '../media-types.ts'
+import { checkArgument, type EngineMethod, isEngineMethod } from './engine-arguments.ts'
+
+export function engineRoutes(app: FastifyInstance, context: Context): void {
+  const { settings } = context
+  app.get('/v1/engine', async (_request, reply) =>
+    reply.type(JSON_TYPE).send(
+      JSON.stringify({
+        product: 'sluice',
+        version: WIRE_VERSION,
+        abilities: context.engine.abilities,
+        maxWaitMs: MAX_WAIT_MS,
+        maxBodyBytes: settings.maxBatchBytes,
+      }),
+    ),
+  )
+  app.register(async (scope) => {
+    refuseOtherTypes(scope, [WIRE_TYPE])
+    scope.addContentTypeParser(
+      WIRE_TYPE,
+      { parseAs: 'buffer', bodyLimit: settings.maxBatchBytes },
+      (_request, body, done) => done(null, body),
+    )
+    scope.post('/v1/engine/:method', async (request, reply) => {
+      const method = pathPart(request, 'method')
+      if (!isEngineMethod(method))
+        throw new SluiceError('NOT_FOUND', `The engine has no method '${method.slice(0, 40)}'.`)
+      const argument = decodeWire(request.body as Buffer)
+      checkArgument(method, argument, settings.maxMessageBytes)
+      const answer = await call(context, request, reply, method, argument)
+      return reply.type(WIRE_TYPE).send(encodeWire(answer))
+    })
+  })
+}
+
+async function call(
+  { engine, directory }: Context,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  method: EngineMethod,
+  argument: unknown,
+): Promise<unknown> {
+  switch (method) {
+    case 'declare':
+      return directory.declareForRemote(argument as readonly Declaration[])
+    case 'lease':
+      return lease(engine, request, reply, argument as LeaseRequest)
+    case 'read': {
+      const wanted = argument as ReadRequest
+      return waiting(request, wanted.waitMs, (signal) => engine.read(wanted, signal))
+    }
+    case 'watch': {
+      const wanted = argument as WatchRequest
+      return waiting(request, wanted.waitMs, (signal) => engine.watch(wanted, signal))
+    }
+    case 'stats':
+      return engine.stats()
+    default:
+      // The table says that the argument is that of the method.
+      return (engine[method] as (argument: unknown) => Promise<unknown>)(argument)
+  }
+}
+
+async function lease(
+  engine: Engine,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  wanted: LeaseRequest,
+): Promise<LeaseOutcome> {
+  let granted: LeaseOutcome | null = null
+  const giveBack = () => {
+    if (granted?.status !== 'leased' || wanted.holder.kind !== 'token') return
+    const { fence, offsets } = granted
+    granted = null
+    const { topic, group } = wanted
+    // Best effort: what cannot be given back now ends with its time.
+    engine
+      .settle([{ topic, group, fence, offsets, token: wanted.holder.token, outcome: { kind: 'release' } }])
+      .catch(() => {})
+  }
+  reply.raw.once('close', () => {
+    if (!reply.raw.writableFinished) giveBack()
+  })
+  const outcome = await waiting(request, wanted.waitMs, (signal) => engine.lease(wanted, signal))
+  granted = outcome
+  if (request.visit.isOver) giveBack()
+  return outcome
+}
