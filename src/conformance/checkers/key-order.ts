@@ -11,6 +11,14 @@ interface HandOut {
   readonly end: EndEvent
 }
 
+/** Two of a key, of which the first seems not to have ended. */
+interface Suspected {
+  readonly group: string
+  readonly key: string | undefined
+  readonly first: HandOut
+  readonly second: HandOut
+}
+
 /** What is known of a group that may end a message. */
 interface Group {
   readonly lanes: Map<string, HandOut[]>
@@ -44,6 +52,7 @@ class KeyOrder implements Check {
   /** Groups with hand-outs that nobody saw, or that may have been detached: of these it is not known what ended. */
   readonly #blind = new Set<string>()
   readonly #detaching = new Set<string>()
+  readonly #suspected: Suspected[] = []
 
   constructor(court: Court) {
     this.#court = court
@@ -98,8 +107,9 @@ class KeyOrder implements Check {
     if (before !== undefined || after !== undefined) this.#court.exercised()
     if (before !== undefined && !isInOrder(before, handOut)) return this.#report(group, key, before, handOut)
     if (after !== undefined && !isInOrder(handOut, after)) return this.#report(group, key, handOut, after)
+    // A lease whose answer is still on its way may have had it: whether there was one is known at the end.
     if (before !== undefined && after === undefined && !this.#mayHaveEnded(group, before, handOut))
-      return this.#report(group, key, before, handOut, ', which had not ended,')
+      this.#suspected.push({ group, key, first: before, second: handOut })
     lane.splice(at, 0, handOut)
   }
 
@@ -108,6 +118,11 @@ class KeyOrder implements Check {
     if (first.offset === second.offset || this.#blind.has(name)) return true
     if (this.#groups.get(name)?.ended.has(first.offset) === true) return true
     return first.attempt >= (this.#attempts.get(name) ?? 1)
+  }
+
+  onFinish(): void {
+    for (const { group, key, first, second } of this.#suspected)
+      if (!this.#blind.has(group)) this.#report(group, key, first, second, ', which had not ended,')
   }
 
   #report(group: string, key: string | undefined, first: HandOut, second: HandOut, what = ''): void {
