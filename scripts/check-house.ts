@@ -26,7 +26,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   remote: ['engine', 'policy', 'host', 'nouns'],
   server: ['index', 'edge', 'engine'],
   cli: ['index', 'edge', 'server'],
-  conformance: ['index', 'engine', 'host'],
+  conformance: ['index', 'engine', 'host', 'server'],
   shared: [],
 }
 /** Files that everybody may import: the errors and the two formats. */

@@ -11,6 +11,7 @@ import { DEFAULT_GROUP, DEFAULT_QUEUE, DEFAULT_TOPIC } from '../src/engine/optio
 import { ERRORS } from '../src/errors.ts'
 import type { LogAbilities } from '../src/logs/contract.ts'
 import { proofsTable } from './prove/ledger.ts'
+import { promiseMatrix, scenarioMatrix } from './prove/matrix.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 
@@ -98,6 +99,8 @@ const NESTED: Record<string, string> = {
 
 const TABLES: Readonly<Record<string, () => string>> = {
   proofs: () => proofsTable(),
+  matrix: promiseMatrix,
+  scenarios: scenarioMatrix,
   promises: promisesTable,
   errors: errorsTable,
   'queue settings': () => settingsTable(['QueueSettings', 'GroupSettings'], { ...DEFAULT_QUEUE }),
@@ -105,7 +108,14 @@ const TABLES: Readonly<Record<string, () => string>> = {
   'group settings': () => settingsTable(['GroupSettings'], { ...DEFAULT_GROUP }),
 }
 
-const FILES = ['README.md', 'docs/errors.md', 'docs/settings.md', 'docs/promises.md', 'docs/proofs.md']
+const FILES = [
+  'README.md',
+  'docs/errors.md',
+  'docs/settings.md',
+  'docs/promises.md',
+  'docs/proofs.md',
+  'docs/conformance.md',
+]
 
 /** The text of a file with its tables made anew. */
 export function regenerate(text: string): string {
