@@ -4,6 +4,8 @@
  * A new one is an entry in `PROOFS`: a test file whose length is set by its environment, or a function.
  */
 import { spawn } from 'node:child_process'
+import { formatJudgements } from '../../src/conformance/judge.ts'
+import { runNetwork } from '../../test/faults/network-run.ts'
 import { replayCommand, runBatch, shrink } from '../../test/simulation/batch.ts'
 import { ROOT } from './ledger.ts'
 
@@ -74,6 +76,16 @@ export const PROOFS: Readonly<Record<string, Proof>> = {
     run: (options) =>
       runTests('test/crash.test.ts', options, { CRASH_ROUNDS: options.runs, CRASH_SEED: options.firstSeed }),
   },
+  network: {
+    about: 'clients over a network that delays, cuts and swallows, for --seconds each, ten at a time; all checkers',
+    engine: 'embedded, over HTTP',
+    fault: 'network: delays, cuts, half-open',
+    unit: 'runs',
+    runs: 50,
+    runsAPart: 10,
+    seedsARun: 1,
+    run: network,
+  },
   'crash-states': {
     about: 'what a power cut may leave of a recorded run, opened and read again',
     engine: 'embedded',
@@ -102,6 +114,24 @@ export const PROOFS: Readonly<Record<string, Proof>> = {
         SLUICE_SEED: options.firstSeed,
       }),
   },
+}
+
+async function network({ firstSeed, runs, seconds, signal }: PartOptions): Promise<PartOutcome> {
+  const done = await Promise.all(
+    Array.from({ length: runs }, async (_, i) => ({
+      seed: firstSeed + i,
+      ...(await runNetwork({ seed: firstSeed + i, seconds, signal })),
+    })),
+  )
+  const broken = done.filter(({ judgements }) => judgements.some(({ verdict }) => verdict.status === 'violated'))
+  const operations = done.reduce((sum, run) => sum + run.operations, 0)
+  const report = broken
+    .map(
+      ({ seed, judgements }) =>
+        `SLUICE_SEED=${seed} SLUICE_NETWORK_SECONDS=${seconds}\n${formatJudgements(judgements)}`,
+    )
+    .join('\n')
+  return { runs: signal.aborted ? 0 : runs, operations, violations: broken.length, report }
 }
 
 async function simulate({ firstSeed, runs, threads, signal }: PartOptions): Promise<PartOutcome> {

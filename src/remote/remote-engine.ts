@@ -4,11 +4,11 @@
  *
  * What may be sent again, and what not, when an answer does not come:
  *   not sent, refused as stopping or overloaded   nothing happened: again, until the patience of the call is over
- *   lost, and a second time changes nothing       again: find, watch, read, stats, extend, lease (what the lost answer
- *                                                 granted is given back by the server, or ends with its time), declare,
- *                                                 pause, resume, seek, remember, recall, an append of which every
- *                                                 message has an idempotency key (P8), a settle (its fence, P5)
- *   lost, and a second time may be another        UNKNOWN: any other append, redrive, discard, forget (P2)
+ *   lost, and a second time changes nothing       again: find, watch, read, stats, extend, declare, pause, resume, seek,
+ *                                                 remember, recall, an append of which every message has an idempotency
+ *                                                 key (P8), a settle (its fence, P5)
+ *   lost, and a second time may be another        UNKNOWN: any other append, redrive, discard, forget (P2), and a lease:
+ *                                                 what it was granted is given back by the server, or ends with its time
  * A settle that was sent twice and then is said to be lost may be what the first one did: that is UNKNOWN, too.
  *
  * Holds are by token and end by time, so that they survive a restart of either end (P5); the worker extends them.
@@ -245,7 +245,11 @@ class RemoteEngine implements Engine {
       const leftMs = signal.aborted ? 0 : Math.max(0, Math.ceil(untilMs - performance.now()))
       const waitMs = Math.min(leftMs, this.#maxWaitMs)
       try {
-        const outcome = await this.#ask<T>(method, { ...request, waitMs }, { waitMs, signal, isRepeatable: true })
+        const outcome = await this.#ask<T>(
+          method,
+          { ...request, waitMs },
+          { waitMs, signal, isRepeatable: method !== 'lease' },
+        )
         if (!isNothing(outcome) || leftMs <= waitMs) return outcome
       } catch (error) {
         if (error !== ABORTED) throw error

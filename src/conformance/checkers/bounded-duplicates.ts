@@ -99,7 +99,8 @@ class BoundedDuplicates implements Check {
     const before = handOuts[at - 1]
     const after = handOuts[at]
     handOuts.splice(at, 0, handOut)
-    const allowed = group.attempts + (group.forgiven.get(offset) ?? 0)
+    // What nobody saw may have been given back by who serves the engine, which does not count.
+    const allowed = group.attempts + (group.forgiven.get(offset) ?? 0) + group.unseenLeases
     if (!group.redriven && handOut.attempt > allowed)
       return this.#court.violated(
         `${name} handed out ${offset} for the attempt ${handOut.attempt}, and ${allowed} are allowed`,

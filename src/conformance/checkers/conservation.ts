@@ -4,10 +4,10 @@ import { forEachSent, getOrMake } from './tracking.ts'
 
 /** How many messages a topic can have got, from what its publishers know. */
 interface Count {
-  /** Receipts of an offset. */
-  stored: number
+  /** Receipts of an offset, the first time or again. */
+  readonly stored: Set<number>
   /** Accepted for later; each takes a place of its own, or is cancelled. */
-  scheduled: number
+  readonly scheduled: Set<string>
   /** Nobody knows. */
   unknown: number
   /** New jobs made of dead letters; Infinity where nobody knows how many. */
@@ -44,8 +44,10 @@ class Conservation implements Check {
     forEachSent(call, answer, (topic, _message, outcome) => {
       const count = this.#count(topic)
       if (outcome === undefined) count.unknown++
-      else if (outcome.status === 'stored') count.stored++
-      else if (outcome.status === 'scheduled') count.scheduled++
+      else if (outcome.status === 'stored') count.stored.add(outcome.offset)
+      else if (outcome.status === 'scheduled') count.scheduled.add(outcome.job)
+      else if (outcome.status === 'duplicate' && outcome.offset !== undefined) count.stored.add(outcome.offset)
+      else if (outcome.status === 'duplicate' && outcome.job !== undefined) count.scheduled.add(outcome.job)
     })
     if (call.kind === 'redrive' && answer.status === 'done') this.#count(call.topic).redriven += answer.count ?? 0
     if (call.kind === 'redrive' && answer.status === 'unknown')
@@ -70,10 +72,10 @@ class Conservation implements Check {
 
   #checkQuiet({ name, head, groups, scheduled }: SeenTopic, end: EndEvent): void {
     const count = this.#count(name)
-    const most = count.stored + count.scheduled + count.unknown + count.redriven
-    if (head < count.stored || head > most)
+    const most = count.stored.size + count.scheduled.size + count.unknown + count.redriven
+    if (head < count.stored.size || head > most)
       this.#court.violated(
-        `${name} has ${head} messages; publishers have ${count.stored} receipts and may have sent ${most}`,
+        `${name} has ${head} messages; publishers have ${count.stored.size} receipts and may have sent ${most}`,
         [end],
       )
     for (const { name: group, floor, depth } of groups)
@@ -85,6 +87,6 @@ class Conservation implements Check {
   }
 
   #count(topic: string): Count {
-    return getOrMake(this.#counts, topic, () => ({ stored: 0, scheduled: 0, unknown: 0, redriven: 0 }))
+    return getOrMake(this.#counts, topic, () => ({ stored: new Set(), scheduled: new Set(), unknown: 0, redriven: 0 }))
   }
 }

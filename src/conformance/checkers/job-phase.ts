@@ -89,6 +89,7 @@ class JobPhase implements Check {
     if (place?.place.kind !== 'offset') return
     const name = `${place.queue}/${place.place.offset}`
     const done = this.#done.get(name)
+    if (done !== undefined) this.#court.exercised()
     if (done !== undefined && done.at < beganAt && (job.status !== 'completed' || job.result !== done.result))
       this.#court.violated(
         `${job.job} was done with the result ${done.result}, and is ${job.status} with ${job.result}`,
