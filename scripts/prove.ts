@@ -56,7 +56,8 @@ async function prove(
   const firstSeed = numberOf('seed', values.seed) ?? 1 + Math.floor(Math.random() * 1_000_000_000)
   const seconds = numberOf('seconds', values.seconds) as number
   const threads = numberOf('threads', values.threads) as number
-  const command = `npm run prove -- ${title} --runs ${wanted} --seed ${firstSeed}`
+  const length = title === 'network' ? ` --seconds ${seconds}` : ''
+  const command = `npm run prove -- ${title} --runs ${wanted} --seed ${firstSeed}${length}`
   const abort = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => abort.abort())
   const startedAt = performance.now()

@@ -103,12 +103,13 @@ export async function runNetwork({ seed, seconds, signal }: NetworkRunOptions): 
 }
 
 function work(sluice: Sluice, random: () => number): void {
-  const events = sluice.topic<{ of: string }>('events')
+  const events = sluice.topic<{ of: string; fence: number }>('events')
   sluice.queue<string, string>('work').work(
-    async (job, { publish }) => {
+    async (job, { publish, fence }) => {
       if (random() < 0.1) throw new Error('planned')
       if (random() < 0.2) await delay(random() * 30)
-      publish(events, { of: job.id }, { key: job.key ?? '' })
+      // No two messages of a run are the same: another attempt publishes another one.
+      publish(events, { of: job.id, fence }, { key: job.key ?? '' })
       return job.payload
     },
     { concurrency: 8, leaseMs: 2_000 },

@@ -1,0 +1,69 @@
+/**
+ * A process for the fault runs. Prints a line for what happens, at once.
+ *
+ *     node child.ts work URL            works on the queue 'work' over HTTP: `started N`, `ended N`, `closed`
+ *     node child.ts poison FOLDER       works on the queue 'work' of a folder, and dies of a payload below zero; ends with
+ *                                       `done` when nothing is left
+ *     node child.ts add FOLDER COUNT    adds jobs one after the other: `ack N MS` each, or `error CODE` and its end
+ */
+import { writeSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
+import { isSluiceError, open } from '../../src/index.ts'
+
+const [role, where = '', count = '0'] = process.argv.slice(2)
+const tell = (line: string) => writeSync(1, `${line}\n`)
+
+if (role === 'work') {
+  await using sluice = await open(where, { onError: () => {} })
+  const events = sluice.topic<string>('events')
+  const worker = sluice.queue<number, string>('work').work(
+    async ({ payload }, { publish }) => {
+      tell(`started ${payload}`)
+      await delay(50)
+      publish(events, 'stale')
+      tell(`ended ${payload}`)
+      return 'stale'
+    },
+    { leaseMs: 1_000, concurrency: 1 },
+  )
+  await new Promise((resolve) => process.stdin.once('data', resolve))
+  await worker.close()
+  tell('closed')
+  process.stdin.destroy()
+} else if (role === 'poison') {
+  await using sluice = await open(where)
+  const queue = sluice.queue<number, number>('work')
+  queue.work(
+    async ({ payload }, { attempt }) => {
+      tell(`started ${payload} ${attempt}`)
+      if (payload < 0) process.exit(7)
+      return payload
+    },
+    { concurrency: 4 },
+  )
+  for (;;) {
+    const { depth } = (await sluice.stats()).topics.find(({ name }) => name === 'work') ?? { depth: { messages: 0 } }
+    if (depth.messages === 0) break
+    await delay(5)
+  }
+  tell('done')
+} else {
+  const sluice = await open(where)
+  const queue = sluice.queue<number>('work')
+  try {
+    await queue.declare()
+    for (let n = 0; n < Number(count); n++) {
+      const startedAt = performance.now()
+      await queue.add(n)
+      tell(`ack ${n} ${Math.floor(performance.now() - startedAt)}`)
+    }
+  } catch (error) {
+    tell(`error ${isSluiceError(error) ? error.code : String(error)}`)
+    const again = await queue.add(-1).then(
+      () => 'stored',
+      (one: unknown) => (isSluiceError(one) ? one.code : String(one)),
+    )
+    tell(`then ${again}`)
+  }
+  await sluice.close().catch(() => {})
+}
