@@ -7,7 +7,7 @@
  */
 import { spawnSync } from 'node:child_process'
 import { globSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { join, relative, resolve } from 'node:path'
 import { run } from 'node:test'
 import { spec } from 'node:test/reporters'
 import { fileURLToPath } from 'node:url'
@@ -18,6 +18,8 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const TEST_TIMEOUT_MS = 300_000
 /** Matches the machine that the project is measured on. */
 const FILES_AT_ONCE = 2
+/** Longer than any test says nothing; then something hangs, such as a file whose tests ended and whose process does not. */
+const SILENCE_MS = 360_000
 
 const { values, positionals } = parseArgs({ allowPositionals: true, options: { grep: { type: 'string' } } })
 const isPart = positionals.length > 0 || values.grep !== undefined
@@ -53,8 +55,28 @@ const stream = run({
   signal: abort.signal,
   ...(values.grep === undefined ? {} : { testNamePatterns: [values.grep] }),
 })
+/** Files that told how they ended, with a test at least. One that ended itself midway, or has none, proved nothing. */
+const told = new Set<string>()
+/** What runs, to say who hangs. */
+const running = new Set<string>()
+const watchdog = setTimeout(() => {
+  console.error(
+    `Nothing was heard for ${SILENCE_MS / 60_000} minutes. Running: ${[...running].join(', ') || 'nothing'}`,
+  )
+  failed++
+  abort.abort()
+}, SILENCE_MS)
+stream.on('data', ({ type, data }: { type: string; data: { file?: string } }) => {
+  watchdog.refresh()
+  if (data.file === undefined) return
+  if (type === 'test:summary') running.delete(data.file)
+  else if (!told.has(data.file)) running.add(data.file)
+})
 stream.on('test:summary', ({ file, counts }) => {
-  if (file !== undefined) return
+  if (file !== undefined) {
+    if (counts.tests > 0) told.add(file)
+    return
+  }
   passed += counts.passed
   failed += counts.tests - counts.passed - counts.skipped - counts.todo
   skipped += counts.skipped
@@ -62,6 +84,12 @@ stream.on('test:summary', ({ file, counts }) => {
 const report = stream.compose(spec())
 report.pipe(process.stdout, { end: false })
 report.on('end', () => {
+  clearTimeout(watchdog)
+  for (const file of values.grep === undefined ? files : []) {
+    if (told.has(file) || interrupted) continue
+    console.log(`✖ ${relative(ROOT, file)} has no tests, or ended before it had told of them`)
+    failed++
+  }
   if (passed + failed === 0) failed++
   if (interrupted) console.log('\nStopped before the end.')
   console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`)

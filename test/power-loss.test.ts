@@ -14,7 +14,7 @@ import { CrashRecord } from './support/crash/record.ts'
 import { type CrashState, crashStates, materialize } from './support/power-loss/disk-model.ts'
 import { findStrace, type Recording, record } from './support/power-loss/recorder.ts'
 
-const STATES = Number(process.env.POWER_LOSS_STATES ?? 20)
+const STATES = Number(process.env.POWER_LOSS_STATES ?? 60)
 const SEED = Number(process.env.POWER_LOSS_SEED ?? 2_002)
 const CHILD = join(import.meta.dirname, 'support/crash/child.ts')
 const JOBS = 150

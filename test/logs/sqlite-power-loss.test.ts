@@ -23,7 +23,7 @@ import {
 import { findStrace, type Recording, record } from '../support/power-loss/recorder.ts'
 import { createRandom, verifyFolder } from '../support/power-loss/sqlite-workload.ts'
 
-const STATES = Number(process.env.POWER_LOSS_STATES ?? 20)
+const STATES = Number(process.env.POWER_LOSS_STATES ?? 140)
 const SEED = Number(process.env.SLUICE_SEED ?? 1_001)
 const OPTIONS = { checkpointBytes: 256 * 1024, reserveBytes: 65_536 }
 const CHILD = join(import.meta.dirname, '../support/power-loss/sqlite-child.ts')
