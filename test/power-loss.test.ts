@@ -53,7 +53,7 @@ async function findViolations(recording: Recording, state: CrashState): Promise<
 }
 
 test(`after a power cut nothing acknowledged is lost or changed, in ${STATES} states`, { skip }, async (t) => {
-  t.diagnostic(`POWER_LOSS_SEED=${SEED}`)
+  t.diagnostic(`POWER_LOSS_SEED=${SEED}, ${STATES} states opened`)
   const recording = await recordRun('run', 'disk')
   equal(recording.exitCode, 0)
   for (const state of crashStates(recording, STATES, createRandom(SEED))) {

@@ -44,7 +44,7 @@ before(async () => {
 after(() => rmSync(root, { recursive: true, force: true }))
 
 test(`after a power cut everything acknowledged is there, in ${STATES} states`, { skip }, (context) => {
-  context.diagnostic(`SLUICE_SEED=${SEED}, ${recording.ops.length} calls`)
+  context.diagnostic(`SLUICE_SEED=${SEED}, ${recording.ops.length} calls, ${STATES} states opened`)
   assert.equal(recording.exitCode, 0)
   assert.equal(recording.acks.length, COMMITS)
   for (const state of crashStates(recording, STATES, createRandom(SEED))) {
@@ -53,7 +53,7 @@ test(`after a power cut everything acknowledged is there, in ${STATES} states`, 
 })
 
 test('after a power cut while the folder is made or given up, it can be used', { skip }, async (context) => {
-  context.diagnostic(`SLUICE_SEED=${SEED}`)
+  context.diagnostic(`SLUICE_SEED=${SEED}, ${4 * STATES} states opened`)
   const short = await recordChild(join(root, 'short'), 1, {})
   for (const state of crashStates(short, 4 * STATES, createRandom(SEED + 4))) {
     assert.equal(findViolation(short, state), null, `SLUICE_SEED=${SEED}: ${state.text}`)
@@ -64,6 +64,7 @@ test('after a power cut in the middle of a recovery everything acknowledged is t
   context.diagnostic(`SLUICE_SEED=${SEED}`)
   const random = createRandom(SEED + 1)
   const rounds = Math.max(2, Math.floor(STATES / 20))
+  context.diagnostic(`${rounds * Math.ceil(STATES / rounds)} states opened`)
   for (let round = 0; round < rounds; round++) {
     const first = [...crashStates(recording, CRASH_KINDS.length, random)].at(-1 - (round % 4)) as CrashState
     const watch = join(root, `recovery-${round}`)
