@@ -3,7 +3,8 @@
  * Lines are only ever added. docs/proofs.md is made from them.
  */
 import { execFileSync } from 'node:child_process'
-import { appendFileSync, existsSync, readFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
@@ -36,6 +37,7 @@ export function describeCommit(): string {
 }
 
 export function record(entry: Entry): void {
+  mkdirSync(dirname(FILE), { recursive: true })
   appendFileSync(FILE, `${JSON.stringify(entry)}\n`)
 }
 
