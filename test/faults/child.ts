@@ -2,6 +2,8 @@
  * A process for the fault runs. Prints a line for what happens, at once.
  *
  *     node child.ts work URL            works on the queue 'work' over HTTP: `started N`, `ended N`, `closed`
+ *     node child.ts strict URL          the same, for ever, one at a time: `started N MS`, `ended N MS`
+ *     node child.ts spin URL            the same; a payload below zero makes it spin and never answer again
  *     node child.ts poison FOLDER       works on the queue 'work' of a folder, and dies of a payload below zero; ends with
  *                                       `done` when nothing is left
  *     node child.ts add FOLDER COUNT    adds jobs one after the other: `ack N MS` each, or `error CODE` and its end
@@ -13,7 +15,19 @@ import { isSluiceError, open } from '../../src/index.ts'
 const [role, where = '', count = '0'] = process.argv.slice(2)
 const tell = (line: string) => writeSync(1, `${line}\n`)
 
-if (role === 'work') {
+if (role === 'strict' || role === 'spin') {
+  const sluice = await open(where, { onError: () => {} })
+  sluice.queue<number, number>('work').work(
+    async ({ payload }) => {
+      tell(`started ${payload} ${Date.now()}`)
+      if (role === 'spin' && payload < 0) for (;;);
+      await delay(5)
+      tell(`ended ${payload} ${Date.now()}`)
+      return payload
+    },
+    { leaseMs: 1_000, concurrency: 1 },
+  )
+} else if (role === 'work') {
   await using sluice = await open(where, { onError: () => {} })
   const events = sluice.topic<string>('events')
   const worker = sluice.queue<number, string>('work').work(

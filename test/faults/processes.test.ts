@@ -1,5 +1,5 @@
 /** What can happen to processes and to their disk, for real: stopped and continued, killed, poisoned, a sync that fails or is slow. */
-import { deepEqual, equal, ok } from 'node:assert/strict'
+import { deepEqual, equal, ok, rejects } from 'node:assert/strict'
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface, type Interface } from 'node:readline'
@@ -167,6 +167,63 @@ test(`a server that is killed ${KILLS} times under load keeps every promise to i
     `SLUICE_SEED=${SEED}\n${formatJudgements(judgements)}`,
   )
   t.diagnostic(`${stored} acknowledged`)
+})
+
+test('on a strict queue the next starts only after the current one ended, with three worker processes, a killed worker and a killed server (P4)', async (t) => {
+  const folder = await temporaryFolder(t)
+  let { child: server, port } = await serve(t, folder, 0)
+  const url = `http://127.0.0.1:${port}`
+  const sluice = await open(url, { onError: () => {} })
+  t.after(() => sluice.close())
+  const queue = sluice.queue<number, number>('work', { strict: true, attempts: 20, backoff: { baseMs: 1, maxMs: 5 } })
+  const jobs = await queue.addMany(Array.from({ length: 60 }, (_, payload) => ({ payload })))
+  const workers = [1, 2, 3].map(() => start(t, ['strict', url]))
+  const first = workers[0] as Started
+  await first.saw('started')
+  first.child.kill('SIGKILL')
+  await (workers[1] as Started).saw('ended')
+  server.kill('SIGKILL')
+  await once(server, 'close')
+  ;({ child: server } = await serve(t, folder, port))
+  const last = jobs.at(-1)
+  ok(last !== undefined && !isSluiceError(last))
+  equal(await last.result({ timeoutMs: 60_000 }), 59)
+  const spans = workers.flatMap(({ lines }) => {
+    const found: { readonly n: number; readonly from: number; readonly to: number }[] = []
+    for (const line of lines) {
+      const [word, n, ms] = line.split(' ')
+      const open = lines.find((one) => one.startsWith(`started ${n} `))
+      if (word === 'ended' && open !== undefined)
+        found.push({ n: Number(n), from: Number(open.split(' ')[2]), to: Number(ms) })
+    }
+    return found
+  })
+  const order = spans.toSorted((a, b) => a.from - b.from)
+  for (const [i, span] of order.entries()) {
+    const before = order[i - 1]
+    if (before === undefined) continue
+    ok(span.n >= before.n, `${span.n} after ${before.n}`)
+    // A server that is killed while a settle is under way hands the message out again once its lease has ended.
+    ok(span.from >= before.to, `${span.n} began at ${span.from}, before ${before.n} ended at ${before.to}`)
+  }
+  deepEqual([...new Set(order.map(({ n }) => n))].length >= 58, true)
+})
+
+test('a message that makes its worker spin ends as a dead letter, and its neighbours are done by others (P3)', async (t) => {
+  const { url, sluice } = await startServer(t)
+  const queue = sluice.queue<number, number>('work', { attempts: 2, backoff: { baseMs: 1, maxMs: 2 } })
+  const spinning = [start(t, ['spin', url]), start(t, ['spin', url])]
+  const bad = await queue.add(-1)
+  const good = await queue.addMany([1, 2, 3].map((payload) => ({ payload })))
+  await Promise.all(spinning.map((one) => one.saw('started')))
+  queue.work(async ({ payload }) => {
+    if (payload < 0) throw new Error('it is bad for everybody')
+    return payload
+  })
+  for (const job of good) ok(!isSluiceError(job) && (await job.result({ timeoutMs: 30_000 })) > 0)
+  await rejects(bad.result({ timeoutMs: 30_000 }), (error) => isSluiceError(error, 'JOB_FAILED'))
+  const { status, attempts } = await bad.status()
+  deepEqual([status, attempts], ['failed', 2])
 })
 
 test('a message that kills its worker ends as a dead letter, and its neighbours are done (P3)', async (t) => {

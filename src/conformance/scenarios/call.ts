@@ -80,7 +80,7 @@ export const CALL_SCENARIOS: readonly Scenario[] = [
         return 'kept'
       })
       let id = ''
-      await rejects(queue.call(1, { timeoutMs: 300 }), (error) => {
+      await rejects(queue.call(1, { timeoutMs: 2_000 }), (error) => {
         ok(isSluiceError(error, 'DEADLINE'), String(error))
         id = error.details['id'] as string
         return true
