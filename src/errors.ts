@@ -195,6 +195,30 @@ export const ERRORS = {
     'The engine stopped after a failed write, sync or check',
     'See the cause; mend the disk and open the engine again. What was acknowledged is kept.',
   ),
+  UNREACHABLE: row(
+    503,
+    true,
+    'The broker cannot be reached, or has no owner that answers',
+    'Nothing was stored. Start the broker or mend the network; what waits goes on by itself once it answers.',
+  ),
+  UNAUTHENTICATED: row(
+    401,
+    false,
+    'The credentials are missing or were refused',
+    'Give valid credentials: to a broker in its URL, to a server as an API key.',
+  ),
+  FOREIGN_DATA: row(
+    409,
+    false,
+    'The broker has something of this name that Sluice did not make',
+    'Give another `namespace`, or remove what stands there. Nothing was changed.',
+  ),
+  ENGINE_CHANGED: row(
+    500,
+    false,
+    'The broker does not have the data any more that this process worked on',
+    'It came back empty, was restored, or a replica was promoted: what was acknowledged may be missing. Check the broker, then open Sluice again to go on with what is there.',
+  ),
   CLOSED: row(
     503,
     false,
