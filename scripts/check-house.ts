@@ -26,7 +26,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   journals: ['journal contract', 'log contract', 'policy', 'host'],
   broker: ['ledger', 'logs', 'log contract', 'journals', 'journal contract', 'engine', 'policy', 'host'],
   remote: ['engine', 'policy', 'host', 'nouns'],
-  server: ['index', 'edge', 'engine'],
+  server: ['index', 'edge', 'engine', 'policy'],
   cli: ['index', 'edge', 'server'],
   conformance: ['index', 'engine', 'host', 'server'],
   shared: [],

@@ -73,7 +73,8 @@ test('past the cap of waits a long poll is refused, and Prefer: wait answers at 
   const waiting = call('POST', '/v1/queues/q/leases', { body: { waitMs: 60_000 }, signal: abort.signal })
   while (!(await call('GET', '/metrics')).text.includes('sluice_http_waiting 1')) {}
   const refused = await call('POST', '/v1/queues/q/leases', { body: { waitMs: 60_000 } })
-  assert.deepEqual([refused.status, refused.json.code, refused.headers.get('retry-after')], [503, 'OVERLOADED', '1'])
+  assert.deepEqual([refused.status, refused.json.code], [503, 'OVERLOADED'])
+  assert.equal(refused.headers.get('retry-after'), `${Math.ceil(refused.json.retryAfterMs / 1_000)}`)
   const added = await call('POST', '/v1/queues/other/jobs', { body: 1, headers: { prefer: 'wait=60' } })
   assert.deepEqual([added.status, added.headers.get('preference-applied')], [202, null])
   assert.deepEqual(
@@ -100,11 +101,58 @@ test('past the cap of requests in flight the answer is 503, but health is still 
   const first = call('POST', '/v1/queues/q/jobs', { body: 1 })
   await entered
   const { status, json, headers } = await call('GET', '/v1/queues')
-  assert.deepEqual([status, json.code, headers.get('retry-after')], [503, 'OVERLOADED', '1'])
+  assert.deepEqual([status, json.code], [503, 'OVERLOADED'])
+  assert.equal(headers.get('retry-after'), `${Math.ceil(json.retryAfterMs / 1_000)}`)
   assert.equal((await call('GET', '/healthz')).status, 200)
   release()
   assert.equal((await first).status, 202)
   assert.equal((await call('GET', '/v1/queues')).status, 200)
+})
+
+test('as a server fills up, reads are refused first, then publishing, then leasing, settling last, and health never', async (t) => {
+  const { call, sluice } = await startServer(t, { maxInFlight: 10, maxLoopDelayMs: 0 })
+  await call('PUT', '/v1/queues/q')
+  await call('POST', '/v1/queues/q/jobs', { body: 0 })
+  const [{ lease }] = (await call('POST', '/v1/queues/q/leases', { body: {} })).json.leases
+  const { promise: held, resolve: release } = Promise.withResolvers<void>()
+  let entered = 0
+  const { engine } = sluice
+  const extend = engine.extend.bind(engine)
+  t.mock.method(engine, 'extend', async (requests: Parameters<typeof extend>[0]) => {
+    entered++
+    await held
+    return extend(requests)
+  })
+  const extendOne = () => call('POST', '/v1/leases:extend', { body: { items: [{ lease, leaseMs: 60_000 }] } })
+  const isServed = async (method: string, path: string, body?: unknown): Promise<boolean> => {
+    const { status } = await call(method, path, { body })
+    return status !== 503
+  }
+  const served = async () => [
+    await isServed('GET', '/healthz'),
+    await isServed('POST', '/v1/queues/q/leases', { max: 1 }),
+    await isServed('POST', '/v1/queues/q/jobs', 1),
+    await isServed('GET', '/v1/queues'),
+  ]
+  const held1: Promise<unknown>[] = []
+  const fillTo = async (count: number) => {
+    while (held1.length < count) held1.push(extendOne())
+    while (entered < count) await new Promise((resolve) => setImmediate(resolve))
+  }
+  assert.deepEqual(await served(), [true, true, true, true])
+  await fillTo(6)
+  assert.deepEqual(await served(), [true, true, true, false])
+  await fillTo(8)
+  assert.deepEqual(await served(), [true, true, false, false])
+  await fillTo(9)
+  assert.deepEqual(await served(), [true, false, false, false])
+  await fillTo(10)
+  assert.deepEqual(await served(), [true, false, false, false])
+  const settle = await call('POST', '/v1/leases:settle', { body: { items: [{ lease, outcome: 'done' }] } })
+  assert.deepEqual([settle.status, settle.json.code], [503, 'OVERLOADED'])
+  release()
+  await Promise.all(held1)
+  assert.deepEqual(await served(), [true, true, true, true])
 })
 
 test('bodies that are still to come are counted by what they announce', async (t) => {

@@ -1,9 +1,12 @@
 /**
- * How much the server has under way, and the bound on it.
+ * How much the server has under way, and the bounds on it.
  *
  * A request is either at work (parsing, storing, answering) or waiting: a long poll, an event stream, `Prefer: wait`.
  * Those that wait hold a connection and a timer and no more, and there are many of them on a healthy server, so they
  * have a cap of their own and leave the other one free. Past a cap the answer is `OVERLOADED`, before the body is read.
+ *
+ * Of each cap a class of requests may fill a share (work-class.ts), so the lower classes are refused first. The cap on
+ * work falls while the event loop is late (policy/load-limit.ts), but for what ends work: that has all of `maxInFlight`.
  *
  * Bodies are counted in bytes as well, by what their headers announce, before the first byte of them is read.
  *
@@ -18,20 +21,40 @@
  *  3. After `close` nothing enters, and a wait that begins is over at once.
  */
 import { SluiceError } from '../errors.ts'
+import { type LoadSample, nextLimit, overloadRetryMs } from '../policy/load-limit.ts'
+import { SHARES, type WorkClass } from './work-class.ts'
+
+export interface LoadOptions {
+  readonly maxInFlight: number
+  readonly maxWaiting: number
+  readonly maxBodyBytes: number
+  /** How late the event loop may be; 0: no bound. */
+  readonly maxLoopDelayMs: number
+  readonly random?: () => number
+}
+
+/** Counts of the last second or two, from which `Retry-After` is made. */
+const COUNT_SAMPLES = 10
 
 export class Load {
-  readonly #maxInFlight: number
-  readonly #maxWaiting: number
+  readonly #options: LoadOptions
   readonly #waits = new Set<AbortController>()
-  readonly #maxBodyBytes: number
+  /** What is let in now, at most `maxInFlight`. */
+  #limit: number
   #inFlight = 0
+  #peak = 0
   #bodyBytes = 0
   #closed = false
+  #samples = 0
+  #offered = 0
+  #served = 0
+  #before = { offered: 0, served: 0 }
+  /** Requests refused as too many, by class, since the start. */
+  readonly refused: Record<WorkClass, number> = { health: 0, settle: 0, lease: 0, publish: 0, read: 0 }
 
-  constructor(maxInFlight: number, maxWaiting: number, maxBodyBytes: number) {
-    this.#maxInFlight = maxInFlight
-    this.#maxWaiting = maxWaiting
-    this.#maxBodyBytes = maxBodyBytes
+  constructor(options: LoadOptions) {
+    this.#options = options
+    this.#limit = options.maxInFlight
   }
 
   get inFlight(): number {
@@ -50,19 +73,54 @@ export class Load {
     return this.#closed
   }
 
-  /** `isUncounted`: let in past the cap. */
-  enter(isUncounted = false): Visit {
+  /** Requests that may be at work now; it falls while the event loop is late. */
+  get limit(): number {
+    return this.#limit
+  }
+
+  /** Whether one more of this class may be at work. */
+  hasRoom(workClass: WorkClass): boolean {
+    const limit = workClass === 'settle' ? this.#options.maxInFlight : this.#limit
+    return this.#inFlight < Math.ceil(limit * SHARES[workClass])
+  }
+
+  /** Counts a refusal, and says when to come again. */
+  refuse(workClass: WorkClass): number {
+    this.#offered++
+    this.refused[workClass]++
+    return this.#retryAfterMs()
+  }
+
+  /** Lets a request in, or throws `CLOSED` or `OVERLOADED`. */
+  enter(workClass: WorkClass): Visit {
     if (this.#closed)
       throw new SluiceError('CLOSED', 'The server is stopping; nothing was stored. Try again in a moment.')
-    if (this.#inFlight >= this.#maxInFlight && !isUncounted) {
-      throw new SluiceError(
-        'OVERLOADED',
-        `The server has ${this.#inFlight} requests in flight, its limit; nothing was stored.`,
-        { limit: this.#maxInFlight },
-      )
-    }
+    if (!this.hasRoom(workClass)) throw this.overloadedError(this.refuse(workClass))
+    this.#offered++
+    this.#served++
     this.#inFlight++
-    return new Visit(this)
+    if (this.#inFlight > this.#peak) this.#peak = this.#inFlight
+    return new Visit(this, workClass)
+  }
+
+  overloadedError(retryAfterMs: number): SluiceError {
+    return new SluiceError(
+      'OVERLOADED',
+      `The server has ${this.#inFlight} requests in flight, its limit for this kind; nothing was stored. Try again in ${retryAfterMs} ms.`,
+      { limit: this.#limit, retryAfterMs },
+    )
+  }
+
+  /** Takes in how late the event loop was. Called some ten times a second. */
+  observe(delayMs: number): void {
+    const sample: LoadSample = { delayMs, peak: this.#peak }
+    const { maxLoopDelayMs, maxInFlight } = this.#options
+    this.#limit = nextLimit(this.#limit, sample, { maxDelayMs: maxLoopDelayMs, max: maxInFlight })
+    this.#peak = this.#inFlight
+    if (++this.#samples % COUNT_SAMPLES !== 0) return
+    this.#before = { offered: this.#offered, served: this.#served }
+    this.#offered = 0
+    this.#served = 0
   }
 
   /** Ends every wait; nothing enters from now on. */
@@ -72,13 +130,13 @@ export class Load {
   }
 
   /** For visits only. */
-  move(wait: AbortController, to: 'waiting' | 'work'): boolean {
+  move(wait: AbortController, to: 'waiting' | 'work', workClass: WorkClass): boolean {
     if (to === 'work') {
       if (this.#waits.delete(wait)) this.#inFlight++
       return true
     }
     if (this.#waits.has(wait)) return true
-    if (this.#waits.size >= this.#maxWaiting) return false
+    if (this.#waits.size >= Math.ceil(this.#options.maxWaiting * SHARES[workClass])) return false
     this.#waits.add(wait)
     this.#inFlight--
     if (this.#closed) wait.abort()
@@ -87,7 +145,7 @@ export class Load {
 
   /** For visits only. One body always finds room, however large it is. */
   takeBody(bytes: number): boolean {
-    if (this.#bodyBytes > 0 && this.#bodyBytes + bytes > this.#maxBodyBytes) return false
+    if (this.#bodyBytes > 0 && this.#bodyBytes + bytes > this.#options.maxBodyBytes) return false
     this.#bodyBytes += bytes
     return true
   }
@@ -101,18 +159,26 @@ export class Load {
   drop(wait: AbortController | null): void {
     if (wait === null || !this.#waits.delete(wait)) this.#inFlight--
   }
+
+  #retryAfterMs(): number {
+    const { offered, served } = this.#before
+    const random = this.#options.random ?? Math.random
+    return overloadRetryMs(offered + this.#offered, served + this.#served, random())
+  }
 }
 
 /** One request from its headers until its answer is out or its client is gone. */
 export class Visit {
   readonly #load: Load
+  readonly #class: WorkClass
   #wait: AbortController | null = null
   #bodyBytes = 0
   #isOver = false
   #isHandled = false
 
-  constructor(load: Load) {
+  constructor(load: Load, workClass: WorkClass) {
     this.#load = load
+    this.#class = workClass
   }
 
   get isOver(): boolean {
@@ -123,32 +189,38 @@ export class Visit {
   tryWait(): AbortSignal | null {
     this.#wait ??= new AbortController()
     if (this.#isOver) this.#wait.abort()
-    else if (!this.#load.move(this.#wait, 'waiting')) return null
+    else if (!this.#load.move(this.#wait, 'waiting', this.#class)) return null
     return this.#wait.signal
   }
 
   /** The same, and `OVERLOADED` where too many wait. */
   wait(): AbortSignal {
     const signal = this.tryWait()
-    if (signal === null)
-      throw new SluiceError('OVERLOADED', `The server has ${this.#load.waiting} requests waiting, its limit.`, {
-        limit: this.#load.waiting,
-      })
-    return signal
+    if (signal !== null) return signal
+    const retryAfterMs = this.#load.refuse(this.#class)
+    throw new SluiceError(
+      'OVERLOADED',
+      `The server has ${this.#load.waiting} requests waiting, its limit for this kind. Try again in ${retryAfterMs} ms.`,
+      { limit: this.#load.waiting, retryAfterMs },
+    )
   }
 
   endWait(): void {
-    if (this.#wait !== null && !this.#isOver) this.#load.move(this.#wait, 'work')
+    if (this.#wait !== null && !this.#isOver) this.#load.move(this.#wait, 'work', this.#class)
   }
 
   /** Makes room for a body, or throws `OVERLOADED`. */
   takeBody(bytes: number): void {
-    if (this.#load.takeBody(bytes)) this.#bodyBytes = bytes
-    else
-      throw new SluiceError(
-        'OVERLOADED',
-        `The server holds ${this.#load.bodyBytes} bytes of other bodies; nothing was stored.`,
-      )
+    if (this.#load.takeBody(bytes)) {
+      this.#bodyBytes = bytes
+      return
+    }
+    const retryAfterMs = this.#load.refuse(this.#class)
+    throw new SluiceError(
+      'OVERLOADED',
+      `The server holds ${this.#load.bodyBytes} bytes of other bodies; nothing was stored. Try again in ${retryAfterMs} ms.`,
+      { retryAfterMs },
+    )
   }
 
   /** The body is not held any more. */

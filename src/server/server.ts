@@ -15,6 +15,7 @@ import { Appender } from './appender.ts'
 import { announcedBytes, checkBodyHeaders } from './bodies.ts'
 import type { Context } from './context.ts'
 import { Directory } from './directory.ts'
+import { guardDoor, watchLoop } from './front-door.ts'
 import { createGuard } from './guard.ts'
 import { Load } from './load.ts'
 import { createMetrics } from './metrics.ts'
@@ -27,6 +28,7 @@ import { leaseRoutes } from './routes/leases.ts'
 import { messageRoutes } from './routes/messages.ts'
 import { operateRoutes } from './routes/operate.ts'
 import { completeServerOptions, type ServerOptions, type ServerSettings } from './settings.ts'
+import { classOf } from './work-class.ts'
 
 export interface Server extends AsyncDisposable {
   /** Where it listens, such as `http://127.0.0.1:8787`; '' before `listen`. */
@@ -41,8 +43,6 @@ export interface Server extends AsyncDisposable {
 const HEADERS_TIMEOUT_MS = 10_000
 const CHECK_INTERVAL_MS = 1_000
 const KEEP_ALIVE_MS = 72_000
-/** Answered however much is under way: whoever asks decides by it whether the server lives. */
-const UNCOUNTED = new Set(['/healthz', '/readyz', '/metrics'])
 /** Longer than any name or id; what is longer is refused by their own checks. */
 const MAX_PATH_PART = 16_384
 
@@ -56,10 +56,12 @@ export function createServer(sluice: Sluice, options: ServerOptions = {}): Serve
     settings,
     directory: new Directory(sluice, settings.maxQueues),
     appender: new Appender(engine),
-    load: new Load(settings.maxInFlight, settings.maxWaiting, settings.maxBodyBytes),
+    load: new Load(settings),
     now: () => Date.now(),
   }
   const app = createApp(context)
+  guardDoor(app.server, context.load)
+  let stopWatching = (): void => {}
   let url = ''
   let closed: Promise<void> | null = null
 
@@ -68,6 +70,7 @@ export function createServer(sluice: Sluice, options: ServerOptions = {}): Serve
     const cut = setTimeout(() => app.server.closeAllConnections(), settings.drainMs)
     await app.close()
     clearTimeout(cut)
+    stopWatching()
   }
 
   return {
@@ -80,6 +83,7 @@ export function createServer(sluice: Sluice, options: ServerOptions = {}): Serve
       } catch (error) {
         throw listenError(error, settings)
       }
+      if (settings.maxLoopDelayMs > 0) stopWatching = watchLoop(context.load)
       return url
     },
     close: () => (closed ??= close()),
@@ -115,7 +119,7 @@ function createApp(context: Context): FastifyInstance {
   app.addHook('onRequest', (request, reply, done) => {
     reply.header('x-content-type-options', 'nosniff').header('referrer-policy', 'no-referrer')
     try {
-      request.visit = load.enter(UNCOUNTED.has(request.url))
+      request.visit = load.enter(classOf(request.method, request.url))
       reply.raw.once('close', () => request.visit.leave())
       if (request.is404)
         throw new SluiceError(

@@ -23,9 +23,17 @@ export interface ServerOptions {
   readonly maxAnswerBytes?: number
   /** Bytes of all bodies that are held at one time. @default 268_435_456 (256 MiB) */
   readonly maxBodyBytes?: number
-  /** Requests at work at one time. @default 10_000 */
+  /**
+   * Requests at work at one time. Reads may fill 0.6 of it, publishing 0.8, leasing 0.9, settling all of it, so that the
+   * lower classes are refused first. @default 10_000
+   */
   readonly maxInFlight?: number
-  /** Requests that wait at one time: long polls, event streams, `Prefer: wait`. @default 10_000 */
+  /**
+   * Milliseconds that the event loop may be late on average, 0 to a minute; beyond it fewer requests are let in. 0 leaves
+   * it at `maxInFlight`. @default 150
+   */
+  readonly maxLoopDelayMs?: number
+  /** Requests that wait at one time: long polls, event streams, `Prefer: wait`; in the same shares. @default 10_000 */
   readonly maxWaiting?: number
   /** Milliseconds between comments on an idle event stream. @default 15_000 */
   readonly heartbeatMs?: number
@@ -50,6 +58,7 @@ const DEFAULTS: ServerSettings = {
   maxAnswerBytes: 4_194_304,
   maxBodyBytes: 268_435_456,
   maxInFlight: 10_000,
+  maxLoopDelayMs: 150,
   maxWaiting: 10_000,
   heartbeatMs: 15_000,
   requestTimeoutMs: 60_000,
@@ -72,6 +81,7 @@ const RULES = createRules({
   maxAnswerBytes: whole(1, MAX_BODY_BYTES),
   maxBodyBytes: whole(1, MAX_COUNT),
   maxInFlight: whole(1, MAX_COUNT),
+  maxLoopDelayMs: duration(0, 60_000),
   maxWaiting: whole(0, MAX_COUNT),
   heartbeatMs: duration(10, 3_600_000),
   requestTimeoutMs: duration(100, 3_600_000),
