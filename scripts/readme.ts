@@ -33,6 +33,12 @@ export function findExamples(markdown: string): Example[] {
   })
 }
 
+/** The TypeScript of a page whose snippets follow one another, as one program behind `preamble`: what the page takes as given. */
+export function joinSnippets(markdown: string, preamble: string): Example {
+  const blocks = [...markdown.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map(([, code = '']) => code)
+  return { language: 'ts', code: [preamble, ...blocks, 'await sluice.close()\n'].join('\n'), expected: null, line: 1 }
+}
+
 /** The first difference between what was printed and what should have been, or null. */
 export function findDifference(printed: string, expected: string): string | null {
   const lines = printed.trimEnd().split('\n')

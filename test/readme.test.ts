@@ -1,7 +1,7 @@
 import { deepEqual, equal, match } from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { findDifference, findExamples, runExample } from '../scripts/readme.ts'
+import { findDifference, findExamples, joinSnippets, runExample } from '../scripts/readme.ts'
 
 const PAGES = ['README.md']
 
@@ -14,6 +14,19 @@ for (const page of PAGES) {
     })
   }
 }
+
+/** What docs/api.md takes as given: a mail service, and zod. */
+const API_GIVEN = `
+  import { z } from 'zod'
+  const sendMail = async (to, signal) => ({ isBusy: signal.aborted, isRefused: false, messageId: to.length })
+`
+
+test('docs/api.md: its snippets run, one after another, as the page says', async () => {
+  const page = readFileSync(new URL('../docs/api.md', import.meta.url), 'utf8')
+  const example = joinSnippets(page, API_GIVEN)
+  for (const shown of ['email.add(', 'email.work(', 'orders.seek(', 'z.object(']) equal(example.code.includes(shown), true)
+  equal(await runExample(example), null)
+})
 
 test('examples are found with what they print', () => {
   const page = 'x\n```ts run\na\n```\n\n```text\nb\n```\n```ts\nnot run\n```\n```sh run\nc\n```\n'
