@@ -35,6 +35,7 @@ export type {
   StoredPlace,
   StoreReceipt,
   TopicStats,
+  WaitReason,
   WatchRequest,
 } from './engine/contract.ts'
 export type {
@@ -51,11 +52,12 @@ export type {
 } from './engine/options.ts'
 export { DEFAULT_GROUP, DEFAULT_QUEUE, DEFAULT_TOPIC, withDefaults } from './engine/options.ts'
 export { ERRORS, type ErrorCode, isSluiceError, SluiceError } from './errors.ts'
+export { describeWaits } from './explaining.ts'
 export type { FeedOptions, MessageOptions } from './feed.ts'
 export type { DeadOptions, Discarded, DiscardOptions, Redriven, RedriveOptions } from './group-control.ts'
 export type { HandlerContext, OutputOptions, Publish } from './handler-context.ts'
 export { RetryLater, type RetryLaterOptions, Unrecoverable } from './handler-errors.ts'
-export { AddedJob, isTerminal, Job, type JobInfo, type Receipt, type ResultOptions } from './job.ts'
+export { AddedJob, type Explained, isTerminal, Job, type JobInfo, type Receipt, type ResultOptions } from './job.ts'
 export { formatJobId, formatScheduledJobId, type JobId, type Place, parseJobId } from './job-id.ts'
 export type { Pace } from './line.ts'
 export { JobMessage, Message } from './message.ts'

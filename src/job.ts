@@ -1,6 +1,7 @@
 /** Jobs as whoever added them, or has their id, sees them: status, result, cancel. */
-import type { JobStatus, JobView, StoredPlace, StoreReceipt } from './engine/contract.ts'
+import type { JobStatus, JobView, StoredPlace, StoreReceipt, WaitReason } from './engine/contract.ts'
 import { isSluiceError, SluiceError } from './errors.ts'
+import { describeWaits } from './explaining.ts'
 import { INSPECT, type Inspect, inspectAs } from './inspecting.ts'
 import { formatJobId, formatScheduledJobId } from './job-id.ts'
 import type { NounContext } from './noun-context.ts'
@@ -58,6 +59,15 @@ export interface Receipt {
   readonly duplicate: boolean
 }
 
+/** A job as it is now, and why it waits. */
+export interface Explained<R = unknown> {
+  readonly job: JobInfo<R>
+  /** Why it has not begun, the reason that tells most first; empty for a job that runs or has ended. */
+  readonly waits: readonly WaitReason[]
+  /** The same as a sentence, for people. */
+  readonly why: string
+}
+
 /** One job, by its id. */
 export class Job<R = unknown> {
   readonly #context: NounContext
@@ -81,6 +91,18 @@ export class Job<R = unknown> {
   /** How the job is now. Rejects with `JOB_NOT_FOUND` once retention has dropped it. */
   async status(): Promise<JobInfo<R>> {
     return readInfo(await findJob(this.#context, this.id))
+  }
+
+  /**
+   * Why the job waits: until when it is delayed, behind which job of its key, its place in line, or that nobody works on
+   * the queue. Said from what is known now, without a wait.
+   */
+  async explain(): Promise<Explained<R>> {
+    const { engine, host } = this.#context
+    const outcome = await engine.command({ kind: 'explain', id: this.id })
+    if (outcome.status !== 'explained') throw jobNotFoundError(this.id)
+    const { job, waits } = outcome
+    return { job: readInfo(job), waits, why: describeWaits(job.status, waits, host.now()) }
   }
 
   /**

@@ -24,7 +24,8 @@ const API_GIVEN = `
 test('docs/api.md: its snippets run, one after another, as the page says', async () => {
   const page = readFileSync(new URL('../docs/api.md', import.meta.url), 'utf8')
   const example = joinSnippets(page, API_GIVEN)
-  for (const shown of ['email.add(', 'email.work(', 'orders.seek(', 'z.object(']) equal(example.code.includes(shown), true)
+  for (const shown of ['email.add(', 'email.work(', 'orders.seek(', 'z.object('])
+    equal(example.code.includes(shown), true)
   equal(await runExample(example), null)
 })
 

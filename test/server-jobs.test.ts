@@ -25,6 +25,23 @@ test('a job is answered with 202, its place and its status, and the first use de
   assert.equal((await call('GET', '/v1/queues/email')).json.depth.messages, 1)
 })
 
+test('a job says why it waits, for programs and for people, until it runs', async (t) => {
+  const { call } = await startServer(t)
+  const { json: first } = await call('POST', '/v1/queues/q/jobs', { body: 1, headers: { 'sluice-key': 'a' } })
+  const { json: second } = await call('POST', '/v1/queues/q/jobs', { body: 2, headers: { 'sluice-key': 'a' } })
+  assert.deepEqual((await call('GET', `/v1/jobs/${first.id}`)).json.waits, [
+    { kind: 'no-worker' },
+    { kind: 'line', ahead: 0 },
+  ])
+  const held = await takeOne(call, 'q')
+  const { json } = await call('GET', `/v1/jobs/${second.id}`)
+  assert.deepEqual(json.waits, [{ kind: 'key', behind: first.id, behindStatus: 'active', ahead: 1 }])
+  assert.equal(json.why, `It waits behind job ${first.id} of its key, which runs.`)
+  const { json: running } = await call('GET', `/v1/jobs/${first.id}`)
+  assert.deepEqual([running.status, running.waits, running.why], ['active', undefined, undefined])
+  await call('POST', '/v1/leases:settle', { body: { items: [{ lease: held.lease, outcome: 'done' }] } })
+})
+
 test('a payload comes out as the bytes that went in, whatever JSON makes of them', async (t) => {
   const { call } = await startServer(t)
   const text = '{ "n": 12345678901234567890, "x": 1.0, "x": 1.00, "__proto__": {"a": 1}, "é": "\\u00e9" }\n'

@@ -272,6 +272,7 @@ function toFound(outcome: FindOutcome): Answer {
 function toCommand(command: Command): Call | null {
   switch (command.kind) {
     case 'dead':
+    case 'explain':
       return null
     case 'cancel':
       return { kind: 'cancel', job: command.id }
@@ -301,6 +302,8 @@ function toDone(outcome: CommandOutcome): Answer {
       return toProblem(outcome)
     case 'dead-letters':
       return { status: 'done', count: outcome.letters.length }
+    case 'explained':
+      return { status: 'found', job: toJob(outcome.job) }
     default:
       return { status: outcome.status }
   }

@@ -291,6 +291,28 @@ export interface JobView {
 
 export type FindOutcome = { readonly status: 'found'; readonly job: JobView } | { readonly status: 'not-found' }
 
+/** Why a job has not begun. Several may hold at a time; the one that tells most stands first. Ids are those of jobs. */
+export type WaitReason =
+  /** It was added for later. */
+  | { readonly kind: 'delayed'; readonly untilMs: number }
+  /** Its last attempt failed, and the next is not due. */
+  | { readonly kind: 'retrying'; readonly untilMs: number }
+  /** It is out of attempts and holds its key (`onExhausted: 'block'`): redrive or cancel it. */
+  | { readonly kind: 'exhausted' }
+  /** P4: a job of the same key, or of a strict queue, is before it. `ahead` counts those, as far as they are known. */
+  | { readonly kind: 'key'; readonly behind: string; readonly behindStatus: JobStatus; readonly ahead: number }
+  /** P3: a job whose process died is handed out alone: this one (no `behind`), or one before it. */
+  | { readonly kind: 'suspect'; readonly behind?: string | undefined }
+  | { readonly kind: 'paused' }
+  /** No worker asks for jobs of this queue now, and none holds any. */
+  | { readonly kind: 'no-worker' }
+  /** No worker asks for more: they hold `active` jobs. */
+  | { readonly kind: 'workers-busy'; readonly active: number }
+  /** The rate of the queue lets the next one go then. */
+  | { readonly kind: 'rate'; readonly untilMs: number }
+  /** So many jobs may be handed out before it. */
+  | { readonly kind: 'line'; readonly ahead: number }
+
 export interface WatchRequest {
   readonly id: string
   /** Answer when the version is above this, or the job is terminal. */
@@ -305,6 +327,8 @@ export interface WatchRequest {
 export type Command =
   /** P10: ends a job that is not terminal; a running one loses its lease. */
   | { readonly kind: 'cancel'; readonly id: string }
+  /** Why a job waits. */
+  | { readonly kind: 'explain'; readonly id: string }
   | { readonly kind: 'pause' | 'resume'; readonly topic: string; readonly group: string }
   /** Makes new jobs of dead letters, and lets blocked ones try again; all of them, or those of `ids`. */
   | {
@@ -343,6 +367,8 @@ export type CommandOutcome =
   | { readonly status: 'done'; readonly count?: number; readonly value?: string; readonly ids?: readonly string[] }
   | { readonly status: 'dead-letters'; readonly letters: readonly DeadLetter[]; readonly next: string | null }
   | { readonly status: 'terminal'; readonly job: JobView }
+  /** `waits` is empty for a job that runs or has ended. */
+  | { readonly status: 'explained'; readonly job: JobView; readonly waits: readonly WaitReason[] }
   | { readonly status: 'lost' }
   | { readonly status: 'not-found' }
   | OffsetProblem

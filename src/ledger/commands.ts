@@ -2,6 +2,7 @@
 import type { Command, CommandOutcome } from '../engine/contract.ts'
 import { SluiceError } from '../errors.ts'
 import type { Core } from './core.ts'
+import { explainJob } from './explaining.ts'
 import { cancelJob } from './jobs.ts'
 import { discard, findOffsetProblem, forgetGroup, listDead, redrive, seekGroup, setPaused } from './operating.ts'
 import { findLease } from './settling.ts'
@@ -17,6 +18,7 @@ export function carryOut(core: Core, topics: ReadonlyMap<string, Topic>, command
     if (outcome === null) return { status: 'not-found' }
     return outcome === 'cancelled' ? { status: 'done' } : { status: 'terminal', job: outcome }
   }
+  if (command.kind === 'explain') return explainJob(core, topics, command.id)
   if (command.kind === 'remember' || command.kind === 'recall') return once(core, topics, command)
   const group = topics.get(command.topic)?.groups.get(command.group)
   if (group === undefined) return { status: 'not-found' }

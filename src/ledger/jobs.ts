@@ -50,7 +50,7 @@ export function locate(
 }
 
 /** The offset of a job, or that it is still delayed, cancelled while it was, or unknown. */
-function offsetOf(core: Core, topic: Topic, job: JobId): number | 'scheduled' | 'cancelled' | null {
+export function offsetOf(core: Core, topic: Topic, job: JobId): number | 'scheduled' | 'cancelled' | null {
   const { place } = job
   if (place.kind === 'offset') return place.offset < topic.head && place.offset >= topic.earliest ? place.offset : null
   const end = `${hex(topic.row.id)}/${scheduledKey(place.dueMs, place.serial)}`

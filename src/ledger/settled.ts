@@ -121,6 +121,22 @@ export class SettledSet {
     }
   }
 
+  /** How many offsets are settled from `from` to `to` (exclusive). Looks at what is known above the floor, not at each. */
+  countBetween(from: number, to: number): number {
+    let count = Math.max(0, Math.min(to, this.#floor) - from)
+    const start = Math.max(from, this.#floor)
+    for (const [number, chunk] of this.#chunks) {
+      const base = number * CHUNK_BITS
+      const first = Math.max(start, base)
+      const last = Math.min(to, base + CHUNK_BITS)
+      for (let offset = first; offset < last; offset++) {
+        const bit = offset - base
+        if (((chunk[bit >>> 5] as number) & (1 << (bit & 31))) !== 0) count++
+      }
+    }
+    return count
+  }
+
   #drop(number: number): void {
     this.#chunks.delete(number)
     if (this.#stored.has(number)) this.#dirty.add(number)

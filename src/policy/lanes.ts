@@ -32,6 +32,18 @@ export class Lanes {
     return this.#lanes.has(lane)
   }
 
+  /** The head of `lane`, or -1. */
+  headOf(lane: number): number {
+    const line = this.#lanes.get(lane)
+    return (typeof line === 'object' ? line.head : line) ?? -1
+  }
+
+  /** How many followers of `lane` stand before `offset`. */
+  followersBefore(lane: number, offset: number): number {
+    const line = this.#lanes.get(lane)
+    return typeof line === 'object' ? line.followers.countBelow(offset) : 0
+  }
+
   isHead(lane: number, offset: number): boolean {
     const line = this.#lanes.get(lane)
     return offset === (typeof line === 'object' ? line.head : line)

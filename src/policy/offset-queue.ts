@@ -16,6 +16,19 @@ export class OffsetQueue {
     return this.#items[this.#start] ?? -1
   }
 
+  /** Where `offset` stands, from 0, or -1. Walks the line. */
+  indexOf(offset: number): number {
+    const index = this.#items.indexOf(offset, this.#start)
+    return index < 0 ? -1 : index - this.#start
+  }
+
+  /** How many are lower than `offset`. Walks the line. */
+  countBelow(offset: number): number {
+    let count = 0
+    for (let i = this.#start; i < this.#items.length; i++) if ((this.#items[i] as number) < offset) count++
+    return count
+  }
+
   /** Takes the first, or -1. */
   shift(): number {
     const first = this.#items[this.#start]

@@ -53,6 +53,7 @@ const BACKOFF = { baseMs: 20, factor: 2, maxMs: 1_000 }
 /** Commands that a second time find done, and do no more. */
 const REPEATABLE: ReadonlySet<Command['kind']> = new Set([
   'cancel',
+  'explain',
   'pause',
   'resume',
   'dead',

@@ -1,11 +1,13 @@
 /** What the server shows of jobs, messages and leases, as JSON text. Payloads and results stand in it as they were sent. */
-import type { BatchView, DeadLetter, JobView } from '../index.ts'
+import { type BatchView, type DeadLetter, describeWaits, type JobView, type WaitReason } from '../index.ts'
 import { jsonTextOf } from './json-text.ts'
 
-export function formatJob(job: JobView): string {
+/** `waits` where it was asked for: why a job that has not begun has not. */
+export function formatJob(job: JobView, waits: readonly WaitReason[] = [], nowMs = 0): string {
   const { result, progress, ...rest } = job
+  const why = waits.length === 0 ? {} : { waits, why: describeWaits(job.status, waits, nowMs) }
   return joinMembers(
-    JSON.stringify(rest),
+    JSON.stringify({ ...rest, ...why }),
     result === undefined ? '' : `"result":${result}`,
     progress === undefined ? '' : `"progress":${progress}`,
   )

@@ -135,6 +135,7 @@ export function toDone(value: AnswerValue): Answer {
     case 'not-found':
       return { status: outcome.status }
     case 'dead-letters':
+    case 'explained':
       assert.fail('no simulated client asks for them')
   }
 }

@@ -265,4 +265,41 @@ export const JOB_SCENARIOS: readonly Scenario[] = [
       ok((times[1] as number) - (times[0] as number) >= 199)
     },
   },
+  {
+    id: 'explain',
+    noun: 'job',
+    title:
+      'a job says why it waits: nobody works, it is delayed, its queue is paused, or which job of its key is before it',
+    promises: ['P4', 'P10'],
+    async run(stage) {
+      const queue = stage.queue<number, number>()
+      const first = await queue.add(1, { key: 'a' })
+      const second = await queue.add(2, { key: 'a' })
+      const later = await queue.add(3, { delayMs: 3_600_000 })
+      const kinds = async (job: typeof first) => (await job.explain()).waits.map(({ kind }) => kind)
+      deepEqual((await kinds(first))[0], 'no-worker')
+      deepEqual(await kinds(later), ['delayed'])
+      await queue.pause()
+      deepEqual((await kinds(first))[0], 'paused')
+      await queue.resume()
+      const started = createSignal()
+      const gate = createSignal()
+      queue.work(async ({ payload }) => {
+        started.resolve()
+        await gate.promise
+        return payload
+      })
+      await started.promise
+      deepEqual((await first.explain()).waits, [])
+      const { waits, why } = await second.explain()
+      deepEqual(waits, [{ kind: 'key', behind: first.id, behindStatus: 'active', ahead: 1 }])
+      ok(why.includes(first.id))
+      gate.resolve()
+      equal(await second.result(), 2)
+      deepEqual((await second.explain()).waits, [])
+      await rejects(stage.sluice.queue(queue.name).get(`${first.id}9`), (error) =>
+        isSluiceError(error, 'JOB_NOT_FOUND'),
+      )
+    },
+  },
 ]

@@ -133,6 +133,7 @@ function command(value: unknown, name: string): void {
   const kept = { hold: holding, name: text(256) }
   const kinds: Record<string, Check> = {
     cancel: object({ kind: anything, id: text(MAX_ID_BYTES) }),
+    explain: object({ kind: anything, id: text(MAX_ID_BYTES) }),
     pause: object({ kind: anything, ...group }),
     resume: object({ kind: anything, ...group }),
     redrive: object({ kind: anything, ...letters }),

@@ -79,9 +79,8 @@ async function showJob(context: Context, request: FastifyRequest, reply: Fastify
   const id = pathPart(request, 'id')
   const { waitMs } = readMembers(request.query, JOB_QUERY, 'the query')
   if (wantsEvents(request.headers.accept)) return followJob(context, request, reply, id)
-  const job = await findJob(context, id)
-  if (job === null) throw noJob(id)
-  if (waitMs === 0 || isTerminal(job)) return reply.type(JSON_TYPE).send(formatJob(job))
+  const { job, waits } = await explainJob(context, id)
+  if (waitMs === 0 || isTerminal(job)) return reply.type(JSON_TYPE).send(formatJob(job, waits, context.now()))
   const found = await waiting(request, waitMs, (signal) =>
     context.engine.watch({ id, version: job.version, untilTerminal: true, waitMs }, signal),
   )
@@ -132,6 +131,13 @@ async function cancelJob(context: Context, request: FastifyRequest, reply: Fasti
   const job = await findJob(context, id)
   if (job === null) throw noJob(id)
   return reply.type(JSON_TYPE).send(formatJob(job))
+}
+
+/** The job as it is now and why it waits, of one moment. */
+async function explainJob({ engine }: Pick<Context, 'engine'>, id: string) {
+  const outcome = parseJobId(id) === null ? null : await engine.command({ kind: 'explain', id })
+  if (outcome?.status !== 'explained') throw noJob(id)
+  return outcome
 }
 
 async function findJob({ engine }: Pick<Context, 'engine'>, id: string): Promise<JobView | null> {
