@@ -57,6 +57,18 @@ export const ERRORS = {
     'Send application/json, application/x-ndjson or application/octet-stream, as the route documents.',
   ),
   BAD_REQUEST: row(400, false, 'The request cannot be read', 'The message says which part is malformed.'),
+  UNAUTHENTICATED: row(
+    401,
+    false,
+    'The call has no key that is good',
+    'Send `Authorization: Bearer` with a key of `sluice keys create`, in TypeScript `open(url, { credential })`, on the command line SLUICE_KEY. docs/security.md says more.',
+  ),
+  FORBIDDEN: row(
+    403,
+    false,
+    'The key has no scope for this',
+    'The details name the scope that is missing: use a key that has it, or make one with `sluice keys create --scope`.',
+  ),
   FORBIDDEN_ORIGIN: row(
     403,
     false,

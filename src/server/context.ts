@@ -1,6 +1,9 @@
 /** What every route has at hand. */
 import type { FastifyRequest } from 'fastify'
 import type { Engine, Sluice } from '../index.ts'
+import type { Gate } from './access/gate.ts'
+import type { KeyRing } from './access/key-ring.ts'
+import type { Sessions } from './access/sessions.ts'
 import type { Appender } from './appender.ts'
 import type { Directory } from './directory.ts'
 import type { Load, Visit } from './load.ts'
@@ -13,6 +16,10 @@ export interface Context {
   readonly directory: Directory
   readonly appender: Appender
   readonly load: Load
+  readonly gate: Gate
+  /** Null where the server knows of no key file. */
+  readonly keys: KeyRing | null
+  readonly sessions: Sessions
   /** Milliseconds since 1970. */
   now(): number
 }

@@ -1,6 +1,6 @@
 /**
- * Who may call. The server has no credentials yet and listens on loopback, where every page in the user's browser can
- * reach it, so two things are checked before a body is read:
+ * From where the server may be called. On loopback every page in the user's browser can reach it, and a browser sends the
+ * cookie of a session by itself, so two things are checked before a body is read, whether or not credentials are asked for:
  *
  *  - `Host` must be a loopback name, the address that was connected to, or a name in `allowedHosts`. A page whose name
  *    was pointed at 127.0.0.1 after it was loaded (DNS rebinding) still sends its own name.
@@ -69,6 +69,12 @@ export function createGuard(listenHost: string, allowedHosts: readonly string[])
       )
     }
   }
+}
+
+/** Whether the call changes nothing, or says, as every browser does, that a page of this server made it. */
+export function isWriteFromOwnPage({ method, headers }: Pick<GuardedRequest, 'method' | 'headers'>): boolean {
+  // That `Origin` names this host has been checked by the guard.
+  return READS.has(method) || headers.origin !== undefined || headers['sec-fetch-site'] === 'same-origin'
 }
 
 /** An origin has the port only where it is not the default of its scheme, and behind a proxy the scheme may differ. */

@@ -209,6 +209,11 @@ export class Visit {
     if (this.#wait !== null && !this.#isOver) this.#load.move(this.#wait, 'work', this.#class)
   }
 
+  /** Ends its wait, if it has one, as if the time were over. */
+  cutWait(): void {
+    this.#wait?.abort()
+  }
+
   /** Makes room for a body, or throws `OVERLOADED`. */
   takeBody(bytes: number): void {
     if (this.#load.takeBody(bytes)) {

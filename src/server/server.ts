@@ -8,9 +8,14 @@
  */
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
+import type { Server as TlsServer } from 'node:tls'
 import Fastify, { type ConnectionError, type FastifyInstance, type FastifyReply, LogController } from 'fastify'
 import { SluiceError } from '../errors.ts'
 import type { Sluice } from '../index.ts'
+import { Gate } from './access/gate.ts'
+import { KeyRing } from './access/key-ring.ts'
+import { checkAccess, demandAccess } from './access/route-access.ts'
+import { Sessions } from './access/sessions.ts'
 import { Appender } from './appender.ts'
 import { announcedBytes, checkBodyHeaders } from './bodies.ts'
 import type { Context } from './context.ts'
@@ -27,7 +32,9 @@ import { jobRoutes } from './routes/jobs.ts'
 import { leaseRoutes } from './routes/leases.ts'
 import { messageRoutes } from './routes/messages.ts'
 import { operateRoutes } from './routes/operate.ts'
+import { sessionRoutes } from './routes/session.ts'
 import { completeServerOptions, type ServerOptions, type ServerSettings } from './settings.ts'
+import { readTls, stampOfTls, type TlsFiles } from './tls.ts'
 import { classOf } from './work-class.ts'
 
 export interface Server extends AsyncDisposable {
@@ -50,6 +57,18 @@ const MAX_PATH_PART = 16_384
 export function createServer(sluice: Sluice, options: ServerOptions = {}): Server {
   const settings = completeServerOptions(options)
   const { engine } = sluice
+  const now = () => Date.now()
+  // The log is there once the app is.
+  const warn = (details: object, message: string) => app.log.warn(details, message)
+  const keys =
+    settings.keys === null
+      ? null
+      : new KeyRing({
+          path: settings.keys,
+          now,
+          onDamage: (error) => warn({ err: error }, 'the key file cannot be read: no key is good'),
+        })
+  const sessions = new Sessions(now)
   const context: Context = {
     sluice,
     engine,
@@ -57,16 +76,22 @@ export function createServer(sluice: Sluice, options: ServerOptions = {}): Serve
     directory: new Directory(sluice, settings.maxQueues),
     appender: new Appender(engine),
     load: new Load(settings),
-    now: () => Date.now(),
+    keys,
+    sessions,
+    gate: new Gate({ keys, sessions, report: (count) => warn({ count }, 'calls without a good key were refused') }),
+    now,
   }
   const app = createApp(context)
   guardDoor(app.server, context.load)
+  const renewal = settings.tls === null ? null : renewTls(app, settings.tls)
   let stopWatching = (): void => {}
   let url = ''
   let closed: Promise<void> | null = null
 
   async function close(): Promise<void> {
     context.load.close()
+    context.gate.stop()
+    if (renewal !== null) clearInterval(renewal)
     const cut = setTimeout(() => app.server.closeAllConnections(), settings.drainMs)
     await app.close()
     clearTimeout(cut)
@@ -84,6 +109,7 @@ export function createServer(sluice: Sluice, options: ServerOptions = {}): Serve
         throw listenError(error, settings)
       }
       if (settings.maxLoopDelayMs > 0) stopWatching = watchLoop(context.load)
+      context.gate.start()
       return url
     },
     close: () => (closed ??= close()),
@@ -92,7 +118,12 @@ export function createServer(sluice: Sluice, options: ServerOptions = {}): Serve
 }
 
 function createApp(context: Context): FastifyInstance {
-  const { settings, load } = context
+  const { settings, load, gate } = context
+  const limits = {
+    headersTimeout: Math.min(HEADERS_TIMEOUT_MS, settings.requestTimeoutMs),
+    connectionsCheckingInterval: CHECK_INTERVAL_MS,
+    handshakeTimeout: HEADERS_TIMEOUT_MS,
+  }
   const app = Fastify({
     logger: settings.log === null ? false : { level: 'warn', stream: settings.log },
     logController: new LogController({ disableRequestLogging: true }),
@@ -103,15 +134,14 @@ function createApp(context: Context): FastifyInstance {
     return503OnClosing: false,
     exposeHeadRoutes: false,
     routerOptions: { maxParamLength: MAX_PATH_PART },
-    http: {
-      headersTimeout: Math.min(HEADERS_TIMEOUT_MS, settings.requestTimeoutMs),
-      connectionsCheckingInterval: CHECK_INTERVAL_MS,
-    },
+    // With TLS Fastify's types make another class of the app; its routes are the same.
+    ...(settings.tls === null ? { http: limits } : ({ https: { ...limits, ...readTls(settings.tls) } } as object)),
     frameworkErrors: (error, _request, reply) => sendProblem(reply, error),
     clientErrorHandler: answerBrokenRequest,
   })
   app.removeAllContentTypeParsers()
   app.decorateRequest('visit', null as never)
+  app.decorateRequest('caller', null as never)
   const guard = createGuard(settings.host, settings.allowedHosts)
 
   const metrics = createMetrics(context)
@@ -120,13 +150,22 @@ function createApp(context: Context): FastifyInstance {
     reply.header('x-content-type-options', 'nosniff').header('referrer-policy', 'no-referrer')
     try {
       request.visit = load.enter(classOf(request.method, request.url))
-      reply.raw.once('close', () => request.visit.leave())
+      reply.raw.once('close', () => {
+        request.visit.leave()
+        gate.leave(request)
+      })
       if (request.is404)
         throw new SluiceError(
           'NOT_FOUND',
           `There is no route ${request.method} ${request.url.slice(0, 200)}. docs/http.md lists them.`,
         )
       guard({ method: request.method, headers: request.headers, localAddress: request.socket.localAddress })
+      const { access = 'open' } = request.routeOptions.config
+      if (access !== 'open') {
+        request.caller = gate.identify(request).caller
+        gate.follow(request)
+        checkAccess(access, request.caller, request)
+      }
       checkBodyHeaders(request.headers)
       request.visit.takeBody(announcedBytes(request.headers, settings))
       done()
@@ -149,8 +188,17 @@ function createApp(context: Context): FastifyInstance {
   })
 
   holdBodies(app)
+  demandAccess(app)
   const methodsByUrl = collectMethods(app)
-  for (const addRoutes of [declareRoutes, jobRoutes, leaseRoutes, messageRoutes, operateRoutes, engineRoutes]) {
+  for (const addRoutes of [
+    declareRoutes,
+    jobRoutes,
+    leaseRoutes,
+    messageRoutes,
+    operateRoutes,
+    engineRoutes,
+    sessionRoutes,
+  ]) {
     app.register(async (scope) => addRoutes(scope, context))
   }
   app.register(async (scope) => healthRoutes(scope, context, metrics))
@@ -162,7 +210,23 @@ function sendProblem(reply: FastifyReply, error: unknown): FastifyReply {
   const problem = problemOf(error)
   const seconds = retryAfterSeconds(problem)
   if (seconds !== null) reply.header('retry-after', seconds)
+  if (problem.code === 'UNAUTHENTICATED') reply.header('www-authenticate', 'Bearer realm="sluice"')
   return reply.code(problem.status).type(PROBLEM_TYPE).send(formatProblem(problem))
+}
+
+/** Shows a certificate that was renewed, once both files are there and belong together; until then the old one. */
+function renewTls(app: FastifyInstance, files: TlsFiles): NodeJS.Timeout {
+  let shown = stampOfTls(files)
+  return setInterval(() => {
+    const stamp = stampOfTls(files)
+    if (stamp === shown) return
+    try {
+      ;(app.server as unknown as TlsServer).setSecureContext(readTls(files))
+      shown = stamp
+    } catch {
+      // Only one of the two is written yet.
+    }
+  }, CHECK_INTERVAL_MS).unref()
 }
 
 /** Tells each visit how long its handler runs, which may be longer than its client stays. */
@@ -196,6 +260,7 @@ function refuseOtherMethods(app: FastifyInstance, methodsByUrl: Map<string, stri
     app.route({
       url,
       method: app.supportedMethods.filter((method) => !methods.includes(method)),
+      config: { access: 'open' },
       onRequest: (request, reply, done) => {
         reply.header('allow', allow)
         done(

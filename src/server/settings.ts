@@ -1,16 +1,39 @@
 /** The options of the server, with their defaults. */
 import { SluiceError } from '../errors.ts'
 import { MAX_PAYLOAD_BYTES } from '../message-batch.ts'
-import { checkOptions, createRules, duration, flag, invalidOption, MAX_COUNT, text, whole } from '../options-check.ts'
+import {
+  checkOptions,
+  createRules,
+  duration,
+  flag,
+  invalidOption,
+  MAX_COUNT,
+  nullable,
+  parts,
+  text,
+  whole,
+} from '../options-check.ts'
+import { isLive, readKeyFile } from './access/key-file.ts'
 import { isLoopback } from './guard.ts'
+import { readTls, type TlsFiles } from './tls.ts'
 
 export interface ServerOptions {
-  /** The address to listen on. One that other machines reach is refused without `behindProxy`. @default '127.0.0.1' */
+  /**
+   * The address to listen on. One that other machines reach needs `keys`, with a key that is good, and `tls`; or
+   * `behindProxy`. @default '127.0.0.1'
+   */
   readonly host?: string
   /** 0 takes a free one. @default 8_787 */
   readonly port?: number
   /** Says that a proxy in front checks who calls and speaks TLS, so that any address may be listened on. @default false */
   readonly behindProxy?: boolean
+  /**
+   * The path of the key file that `sluice keys` writes (docs/security.md). Once it is there, every call needs a key of it,
+   * also where it is made while the server runs. Null: no call needs one. @default null
+   */
+  readonly keys?: string | null
+  /** Paths of the certificate and the private key, PEM, to speak https. They are read again when they change. @default null */
+  readonly tls?: TlsFiles | null
   /** Names, besides loopback and the listen address, that a `Host` header may have. @default [] */
   readonly allowedHosts?: readonly string[]
   /** Queues and topics that may exist for first use to make one more. @default 10_000. 0 makes first use declare nothing. */
@@ -51,6 +74,8 @@ const DEFAULTS: ServerSettings = {
   host: '127.0.0.1',
   port: 8_787,
   behindProxy: false,
+  keys: null,
+  tls: null,
   allowedHosts: [],
   maxQueues: 10_000,
   maxMessageBytes: 1_048_576,
@@ -71,6 +96,8 @@ const RULES = createRules({
   host: text(255),
   port: whole(0, 65_535),
   behindProxy: flag,
+  keys: nullable(text(4_096)),
+  tls: nullable(parts(createRules({ cert: text(4_096), key: text(4_096) }), ['cert', 'key'])),
   allowedHosts: (value, name) => {
     if (!Array.isArray(value)) throw invalidOption(name, value, 'an array of host names')
     for (const [i, host] of value.entries()) text(255)(host, `${name}[${i}]`)
@@ -96,12 +123,22 @@ export function completeServerOptions(options: ServerOptions): ServerSettings {
   checkOptions(options, RULES, 'createServer()')
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
   const settings: ServerSettings = { ...DEFAULTS, ...given }
-  if (!isLoopback(settings.host) && !settings.behindProxy) {
-    throw new SluiceError(
-      'INVALID_OPTION',
-      `host is '${settings.host}', which other machines reach, and the server asks for no credentials. Listen on 127.0.0.1, or say \`behindProxy\` (--behind-proxy) where a proxy in front checks who calls.`,
-      { option: 'host' },
-    )
-  }
+  checkReach(settings)
   return settings
+}
+
+/** Throws where other machines could call without a key, or read along. */
+function checkReach({ host, behindProxy, keys, tls }: ServerSettings): void {
+  if (tls !== null) readTls(tls)
+  const hasKey = keys !== null && readKeyFile(keys).some((key) => isLive(key, Date.now()))
+  if (isLoopback(host) || behindProxy || (tls !== null && hasKey)) return
+  const missing = [
+    ...(hasKey ? [] : ['a key (sluice keys create --scope admin, and the option `keys`)']),
+    ...(tls === null ? ['TLS (--tls-cert and --tls-key, the option `tls`)'] : []),
+  ]
+  throw new SluiceError(
+    'INVALID_OPTION',
+    `host is '${host}', which other machines reach, and the server has not ${missing.join(' nor ')}. Give it that; or listen on 127.0.0.1; or say \`behindProxy\` (--behind-proxy) where a proxy in front checks who calls and speaks TLS.`,
+    { option: 'host' },
+  )
 }

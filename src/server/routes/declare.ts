@@ -21,23 +21,27 @@ export const GROUP_SETTINGS: Rules = createRules({
 export function declareRoutes(app: FastifyInstance, context: Context): void {
   readsControl(app, context.settings)
   refuseOtherTypes(app, ['application/json'])
-  app.put('/v1/queues/:name', async (request, reply) => {
+  app.put('/v1/queues/:name', { config: { access: { scope: 'admin', of: 'name' } } }, async (request, reply) => {
     const name = readName(pathPart(request, 'name'), 'queue')
     const settings = readSettings(request, QUEUE_SETTINGS, `the queue '${name}'`)
     return declare(context, reply, { kind: 'queue', name, settings })
   })
-  app.put('/v1/topics/:name', async (request, reply) => {
+  app.put('/v1/topics/:name', { config: { access: { scope: 'admin', of: 'name' } } }, async (request, reply) => {
     const name = readName(pathPart(request, 'name'), 'topic')
     const settings = readSettings(request, TOPIC_SETTINGS, `the topic '${name}'`)
     return declare(context, reply, { kind: 'topic', name, settings })
   })
-  app.put('/v1/topics/:topic/groups/:group', async (request, reply) => {
-    const topic = readName(pathPart(request, 'topic'), 'topic')
-    const name = readName(pathPart(request, 'group'), 'group')
-    const { from = 'earliest', ...settings } = readSettings(request, GROUP_SETTINGS, `the group '${name}'`)
-    await context.directory.use('topic', topic)
-    return declare(context, reply, { kind: 'group', topic, name, settings, from: readFrom(from, 'from') })
-  })
+  app.put(
+    '/v1/topics/:topic/groups/:group',
+    { config: { access: { scope: 'consume', of: 'topic' } } },
+    async (request, reply) => {
+      const topic = readName(pathPart(request, 'topic'), 'topic')
+      const name = readName(pathPart(request, 'group'), 'group')
+      const { from = 'earliest', ...settings } = readSettings(request, GROUP_SETTINGS, `the group '${name}'`)
+      await context.directory.use('topic', topic)
+      return declare(context, reply, { kind: 'group', topic, name, settings, from: readFrom(from, 'from') })
+    },
+  )
 }
 
 function readSettings(request: FastifyRequest, rules: Rules, where: string): Record<string, unknown> {

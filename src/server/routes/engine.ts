@@ -15,7 +15,7 @@ import { checkArgument, type EngineMethod, isEngineMethod } from './engine-argum
 
 export function engineRoutes(app: FastifyInstance, context: Context): void {
   const { settings } = context
-  app.get('/v1/engine', async (_request, reply) =>
+  app.get('/v1/engine', { config: { access: 'named in the call' } }, async (_request, reply) =>
     reply.type(JSON_TYPE).send(
       JSON.stringify({
         product: 'sluice',
@@ -33,7 +33,7 @@ export function engineRoutes(app: FastifyInstance, context: Context): void {
       { parseAs: 'buffer', bodyLimit: settings.maxBatchBytes },
       (_request, body, done) => done(null, body),
     )
-    scope.post('/v1/engine/:method', async (request, reply) => {
+    scope.post('/v1/engine/:method', { config: { access: 'named in the call' } }, async (request, reply) => {
       const method = pathPart(request, 'method')
       if (!isEngineMethod(method))
         throw new SluiceError('NOT_FOUND', `The engine has no method '${method.slice(0, 40)}'.`)

@@ -16,24 +16,26 @@ async function readHealth({ engine }: Context): Promise<Pick<EngineStats['log'],
 }
 
 export function healthRoutes(app: FastifyInstance, context: Context, metrics: Metrics): void {
-  app.get('/healthz', { exposeHeadRoute: true }, async (_request, reply) =>
+  app.get('/healthz', { exposeHeadRoute: true, config: { access: 'open' } }, async (_request, reply) =>
     reply.type(JSON_TYPE).send('{"status":"ok"}'),
   )
-  app.get('/readyz', { exposeHeadRoute: true }, async (_request, reply) => {
+  app.get('/readyz', { exposeHeadRoute: true, config: { access: 'open' } }, async (_request, reply) => {
     const { status, reasons } = await readHealth(context)
     return reply
       .code(status === 'failed' ? 503 : 200)
       .type(JSON_TYPE)
       .send(JSON.stringify({ status, reasons }))
   })
-  app.get('/metrics', async (_request, reply) => reply.type(metrics.contentType).send(await metrics.print()))
+  app.get('/metrics', { config: { access: { scope: 'read', of: 'everything' } } }, async (_request, reply) =>
+    reply.type(metrics.contentType).send(await metrics.print()),
+  )
   const files = [
     ['/', 'text/html; charset=utf-8', PAGE],
     ['/dashboard.js', 'text/javascript; charset=utf-8', SCRIPT],
     ['/dashboard.css', 'text/css; charset=utf-8', STYLE],
   ] as const
   for (const [url, type, content] of files) {
-    app.get(url, { exposeHeadRoute: true }, async (_request, reply) =>
+    app.get(url, { exposeHeadRoute: true, config: { access: 'open' } }, async (_request, reply) =>
       reply.header('content-security-policy', PAGE_POLICY).header('cache-control', 'no-cache').type(type).send(content),
     )
   }

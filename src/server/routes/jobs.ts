@@ -3,6 +3,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { SluiceError } from '../../errors.ts'
 import { isTerminal, type JobView, parseJobId } from '../../index.ts'
 import { acceptedJob } from '../accepted.ts'
+import { type Access, noJob } from '../access/route-access.ts'
 import { isBatch, readPayload, readsPayloads } from '../bodies.ts'
 import { type Context, JSON_TYPE, MAX_WAIT_MS, pathPart, waiting } from '../context.ts'
 import { streamEvents, wantsEvents } from '../event-stream.ts'
@@ -14,14 +15,18 @@ import { formatJob } from '../views.ts'
 import { appendLines } from './batch.ts'
 
 const JOB_QUERY = { waitMs: wholeText(0, MAX_WAIT_MS, 0) }
+const SEE_JOB: Access = { scopes: ['publish', 'consume', 'read'], of: 'job' }
+const CANCEL_JOB: Access = { scopes: ['publish'], of: 'job' }
 const PREFER_WAIT = /(?:^|[,;\s])wait\s*=\s*"?(\d{1,9})/i
 
 export function jobRoutes(app: FastifyInstance, context: Context): void {
   readsPayloads(app, context.settings)
   refuseOtherTypes(app, PAYLOAD_TYPES)
-  app.post('/v1/queues/:queue/jobs', (request, reply) => addJob(context, request, reply))
-  app.get('/v1/jobs/:id', (request, reply) => showJob(context, request, reply))
-  app.delete('/v1/jobs/:id', (request, reply) => cancelJob(context, request, reply))
+  app.post('/v1/queues/:queue/jobs', { config: { access: { scope: 'publish', of: 'queue' } } }, (request, reply) =>
+    addJob(context, request, reply),
+  )
+  app.get('/v1/jobs/:id', { config: { access: SEE_JOB } }, (request, reply) => showJob(context, request, reply))
+  app.delete('/v1/jobs/:id', { config: { access: CANCEL_JOB } }, (request, reply) => cancelJob(context, request, reply))
 }
 
 async function addJob(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
@@ -144,11 +149,4 @@ async function findJob({ engine }: Pick<Context, 'engine'>, id: string): Promise
   if (parseJobId(id) === null) return null
   const [found] = await engine.find([id])
   return found?.status === 'found' ? found.job : null
-}
-
-function noJob(id: string): SluiceError {
-  return new SluiceError(
-    'JOB_NOT_FOUND',
-    `There is no job '${id.slice(0, 200)}'. The id is of another data folder, or the job was settled longer ago than \`retention\` keeps.`,
-  )
 }

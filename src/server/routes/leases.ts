@@ -31,19 +31,27 @@ interface Granted {
 export function leaseRoutes(app: FastifyInstance, context: Context): void {
   readsControl(app, context.settings)
   refuseOtherTypes(app, ['application/json'])
-  app.post('/v1/queues/:queue/leases', async (request, reply) => {
-    const queue = readName(pathPart(request, 'queue'), 'queue')
-    const { tag } = context.directory.peek('queue', queue) ?? (await context.directory.use('queue', queue))
-    return lease(context, request, reply, { topic: queue, group: '', tag })
-  })
-  app.post('/v1/topics/:topic/groups/:group/leases', async (request, reply) => {
-    const topic = readName(pathPart(request, 'topic'), 'topic')
-    const group = readName(pathPart(request, 'group'), 'group')
-    await context.directory.find('topic', topic)
-    return lease(context, request, reply, { topic, group })
-  })
+  app.post(
+    '/v1/queues/:queue/leases',
+    { config: { access: { scope: 'consume', of: 'queue' } } },
+    async (request, reply) => {
+      const queue = readName(pathPart(request, 'queue'), 'queue')
+      const { tag } = context.directory.peek('queue', queue) ?? (await context.directory.use('queue', queue))
+      return lease(context, request, reply, { topic: queue, group: '', tag })
+    },
+  )
+  app.post(
+    '/v1/topics/:topic/groups/:group/leases',
+    { config: { access: { scope: 'consume', of: 'topic' } } },
+    async (request, reply) => {
+      const topic = readName(pathPart(request, 'topic'), 'topic')
+      const group = readName(pathPart(request, 'group'), 'group')
+      await context.directory.find('topic', topic)
+      return lease(context, request, reply, { topic, group })
+    },
+  )
   // Lists of many leases, with progress or results.
-  const long = { bodyLimit: context.settings.maxBatchBytes }
+  const long = { bodyLimit: context.settings.maxBatchBytes, config: { access: 'named in the call' } } as const
   app.post('/v1/leases::extend', long, async (request, reply) =>
     reply.type(JSON_TYPE).send(await extendLeases(context, readControl(request))),
   )

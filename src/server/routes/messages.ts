@@ -45,8 +45,12 @@ const PAGE_QUERY = {
 export function messageRoutes(app: FastifyInstance, context: Context): void {
   readsPayloads(app, context.settings)
   refuseOtherTypes(app, PAYLOAD_TYPES)
-  app.post('/v1/topics/:topic/messages', (request, reply) => publish(context, request, reply))
-  app.get('/v1/topics/:topic/messages', (request, reply) => readPage(context, request, reply))
+  app.post('/v1/topics/:topic/messages', { config: { access: { scope: 'publish', of: 'topic' } } }, (request, reply) =>
+    publish(context, request, reply),
+  )
+  app.get('/v1/topics/:topic/messages', { config: { access: { scope: 'read', of: 'topic' } } }, (request, reply) =>
+    readPage(context, request, reply),
+  )
 }
 
 async function publish(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {

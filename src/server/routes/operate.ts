@@ -50,22 +50,40 @@ interface Operated {
 export function operateRoutes(app: FastifyInstance, context: Context): void {
   readsControl(app, context.settings)
   refuseOtherTypes(app, ['application/json'])
-  app.get('/v1/queues', (request, reply) => showAll(context, request, reply, 'queue'))
-  app.get('/v1/topics', (request, reply) => showAll(context, request, reply, 'topic'))
-  app.get('/v1/queues/:name', (request, reply) => showOne(context, request, reply, 'queue'))
-  app.get('/v1/topics/:name', (request, reply) => showOne(context, request, reply, 'topic'))
-  for (const [base, end] of [
-    ['/v1/queues/:name', '/v1/queues/:name(^[^:/]*)'],
-    ['/v1/topics/:topic/groups/:group', '/v1/topics/:topic/groups/:group(^[^:/]*)'],
+  app.get('/v1/queues', { config: { access: 'named in the call' } }, (request, reply) =>
+    showAll(context, request, reply, 'queue'),
+  )
+  app.get('/v1/topics', { config: { access: 'named in the call' } }, (request, reply) =>
+    showAll(context, request, reply, 'topic'),
+  )
+  app.get('/v1/queues/:name', { config: { access: { scope: 'read', of: 'name' } } }, (request, reply) =>
+    showOne(context, request, reply, 'queue'),
+  )
+  app.get('/v1/topics/:name', { config: { access: { scope: 'read', of: 'name' } } }, (request, reply) =>
+    showOne(context, request, reply, 'topic'),
+  )
+  for (const [base, end, of] of [
+    ['/v1/queues/:name', '/v1/queues/:name(^[^:/]*)', 'name'],
+    ['/v1/topics/:topic/groups/:group', '/v1/topics/:topic/groups/:group(^[^:/]*)', 'topic'],
   ] as const) {
-    app.get(`${base}/dead`, (request, reply) => showDead(context, request, reply))
-    app.post(`${base}/dead::redrive`, (request, reply) => useLetters(context, request, reply, 'redrive'))
-    app.post(`${base}/dead::discard`, (request, reply) => useLetters(context, request, reply, 'discard'))
-    app.post(`${end}::pause`, (request, reply) => switchPlace(context, request, reply, 'pause'))
-    app.post(`${end}::resume`, (request, reply) => switchPlace(context, request, reply, 'resume'))
+    const read = { config: { access: { scope: 'read', of } } } as const
+    const admin = { config: { access: { scope: 'admin', of } } } as const
+    app.get(`${base}/dead`, read, (request, reply) => showDead(context, request, reply))
+    app.post(`${base}/dead::redrive`, admin, (request, reply) => useLetters(context, request, reply, 'redrive'))
+    app.post(`${base}/dead::discard`, admin, (request, reply) => useLetters(context, request, reply, 'discard'))
+    app.post(`${end}::pause`, admin, (request, reply) => switchPlace(context, request, reply, 'pause'))
+    app.post(`${end}::resume`, admin, (request, reply) => switchPlace(context, request, reply, 'resume'))
   }
-  app.patch('/v1/topics/:topic/groups/:group', (request, reply) => seek(context, request, reply))
-  app.delete('/v1/topics/:topic/groups/:group', (request, reply) => forget(context, request, reply))
+  app.patch(
+    '/v1/topics/:topic/groups/:group',
+    { config: { access: { scope: 'admin', of: 'topic' } } },
+    (request, reply) => seek(context, request, reply),
+  )
+  app.delete(
+    '/v1/topics/:topic/groups/:group',
+    { config: { access: { scope: 'admin', of: 'topic' } } },
+    (request, reply) => forget(context, request, reply),
+  )
 }
 
 async function showAll(

@@ -1,0 +1,60 @@
+/**
+ * What each route asks of its caller, as data beside the route: `{ config: { access } }`. A route without it does not
+ * start, so that none is open by forgetting.
+ */
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { SluiceError } from '../../errors.ts'
+import { parseJobId } from '../../index.ts'
+import type { Caller, Scope } from './scopes.ts'
+
+export type Access =
+  /** Needs no credential. */
+  | 'open'
+  /** Needs a credential; what it may see and do, the handler asks of `request.caller` name by name. */
+  | 'named in the call'
+  /** Needs a scope on the queue or topic in that parameter of the path. */
+  | { readonly scope: Scope; readonly of: 'queue' | 'topic' | 'name' }
+  /** Needs one of the scopes on the queue of the job in the parameter `id`. */
+  | { readonly scopes: readonly Scope[]; readonly of: 'job' }
+  /** Needs a scope on every name. */
+  | { readonly scope: Scope; readonly of: 'everything' }
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** What the route asks of its caller. */
+    access?: Access
+  }
+  interface FastifyRequest {
+    /** Who calls; there once the guard let the call in, but not on routes that are `open`. */
+    caller: Caller
+  }
+}
+
+/** Sees to it that no route is added without saying what it asks. */
+export function demandAccess(app: FastifyInstance): void {
+  app.addHook('onRoute', ({ method, url, config }) => {
+    if (config?.access === undefined)
+      throw new Error(`The route ${method} ${url} does not say what it asks of its caller: give it config.access.`)
+  })
+}
+
+/** Throws `FORBIDDEN`, or `JOB_NOT_FOUND` for a job of a queue that the caller does not see. */
+export function checkAccess(access: Access, caller: Caller, request: FastifyRequest): void {
+  if (typeof access === 'string') return
+  const params = request.params as Record<string, string>
+  if (access.of === 'everything') return caller.requireEverywhere(access.scope)
+  if (access.of !== 'job') return caller.require(access.scope, params[access.of] ?? '')
+  const id = params.id ?? ''
+  const queue = parseJobId(id)?.queue
+  // What is no id at all is answered by the handler.
+  if (queue === undefined) return
+  if (!caller.sees(queue)) throw noJob(id)
+  if (!access.scopes.some((scope) => caller.may(scope, queue))) caller.require(access.scopes[0] as Scope, queue)
+}
+
+export function noJob(id: string): SluiceError {
+  return new SluiceError(
+    'JOB_NOT_FOUND',
+    `There is no job '${id.slice(0, 200)}'. The id is of another data folder, or the job was settled longer ago than \`retention\` keeps.`,
+  )
+}
