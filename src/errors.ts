@@ -57,12 +57,6 @@ export const ERRORS = {
     'Send application/json, application/x-ndjson or application/octet-stream, as the route documents.',
   ),
   BAD_REQUEST: row(400, false, 'The request cannot be read', 'The message says which part is malformed.'),
-  UNAUTHENTICATED: row(
-    401,
-    false,
-    'The call has no key that is good',
-    'Send `Authorization: Bearer` with a key of `sluice keys create`, in TypeScript `open(url, { credential })`, on the command line SLUICE_KEY. docs/security.md says more.',
-  ),
   FORBIDDEN: row(
     403,
     false,
@@ -217,7 +211,7 @@ export const ERRORS = {
     401,
     false,
     'The credentials are missing or were refused',
-    'Give valid credentials: to a broker in its URL, to a server as an API key.',
+    'Give valid credentials: to a broker in its URL, to a server as an API key (`Authorization: Bearer`; `open(url, { credential })`; SLUICE_KEY for `sluice`).',
   ),
   FOREIGN_DATA: row(
     409,
