@@ -14,7 +14,7 @@ quote. Each also runs alone: node bench/publish.ts.
 
   --strict       exit with 1 where a bar is not met`
 
-const benches = ['publish', 'end-to-end', 'poisoned-key', 'backlog']
+const benches = ['publish', 'end-to-end', 'poisoned-key', 'backlog', 'gateway-post', 'gateway-batches']
 
 async function runBench(name: string, args: readonly string[]): Promise<Report> {
   const path = fileURLToPath(new URL(`./${name}.ts`, import.meta.url))

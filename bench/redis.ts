@@ -28,6 +28,18 @@ export interface BullmqOptions extends EndToEndOptions, BullmqSettings {
   readonly port: number
 }
 
+export interface BullmqServeOptions {
+  /** Where to listen. */
+  readonly port: number
+  readonly redisPort: number
+  readonly autoPipelining: boolean
+}
+
+/** What bullmq/http-side.ts exports. */
+export interface BullmqHttpModule {
+  serveBullmq(options: BullmqServeOptions): Promise<never>
+}
+
 /** What bullmq/side.ts exports: it cannot be imported before its packages are there. */
 export interface BullmqModule {
   endToEndOnBullmq(options: BullmqOptions): Promise<EndToEndFigures>
@@ -117,7 +129,7 @@ export async function startRedis(parent: string): Promise<RedisServer> {
   }
 }
 
-async function findFreePort(): Promise<number> {
+export async function findFreePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
   const address = server.address()

@@ -1,6 +1,6 @@
 /** What the engine answered, as what a caller reads: the place of a message that was stored, or the error of one that was not. */
 import { SluiceError } from '../errors.ts'
-import { formatJobId, formatScheduledJobId, type StoredPlace } from '../index.ts'
+import { formatJobId, formatScheduledJobId, type StoredPlace, type StoreReceipt } from '../index.ts'
 import { fullError, mismatchError } from '../outcomes.ts'
 import type { Appended } from './appender.ts'
 import type { Entry } from './directory.ts'
@@ -79,4 +79,31 @@ function placeId(queue: string, tag: string, place: StoredPlace): string {
   return place.kind === 'offset'
     ? formatJobId(queue, tag, place.offset, place.partition)
     : formatScheduledJobId(queue, tag, place.dueMs, place.serial)
+}
+
+/** What stands in a template for the offset: one that no message has. */
+const NO_OFFSET = Number.MAX_SAFE_INTEGER
+
+/**
+ * Writes the answers of stored messages as JSON text. `show` is asked once for all that share a receipt, as those of one
+ * append do, and the offset is put into what it said: writing each by itself was a tenth of the time of a batch.
+ */
+export function createStoredWriter(
+  show: (appended: Appended) => object,
+): (offset: number, receipt: StoreReceipt) => string {
+  const write = (offset: number, receipt: StoreReceipt): string =>
+    JSON.stringify({
+      outcome: 'stored',
+      ...show({ outcome: { status: 'stored', offset }, receipt, idempotencyKey: undefined }),
+    })
+  let last: StoreReceipt | null = null
+  let parts: readonly string[] = []
+  return (offset, receipt) => {
+    if (receipt !== last) {
+      last = receipt
+      parts = write(NO_OFFSET, receipt).split(`${NO_OFFSET}`)
+    }
+    // A name may have these very digits in it.
+    return parts.length === 2 ? `${parts[0]}${offset}${parts[1]}` : write(offset, receipt)
+  }
 }

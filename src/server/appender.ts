@@ -21,18 +21,22 @@ export interface Appended {
   readonly idempotencyKey: string | undefined
 }
 
-/** Told once: what became of the message, or why nobody can tell. */
-export type Done = (appended: Appended | null, error: unknown) => void
-
-interface Waiter {
-  readonly idempotencyKey: string | undefined
-  readonly done: Done
+/** Whoever hears what became of messages, of each once, by the number that was given with it. */
+export interface Sink {
+  /** It was stored, as nearly all are. */
+  stored(number: number, offset: number, receipt: StoreReceipt): void
+  /** Anything else that the engine says. */
+  other(number: number, appended: Appended): void
+  /** Nobody can tell, or the engine failed. */
+  failed(number: number, error: unknown): void
 }
 
+/** A batch that grows, and for each of its messages who hears of it. Lists rather than an object for each message. */
 interface Pending {
   readonly builder: BatchBuilder
   readonly wishes: AppendWish[]
-  readonly waiters: Waiter[]
+  readonly sinks: Sink[]
+  readonly numbers: number[]
 }
 
 /** A batch is closed at this size, so that what the ledger applies in one step stays short. */
@@ -55,21 +59,23 @@ export class Appender {
   /** Stores one message. The outcome comes once it is durable. */
   append(topic: string, incoming: Incoming): Promise<Appended> {
     return new Promise((resolve, reject) => {
-      this.push(topic, incoming, (appended, error) => (appended === null ? reject(error) : resolve(appended)))
+      this.push(topic, incoming, new OneAnswer(resolve, reject, incoming.wish?.idempotencyKey), 0)
     })
   }
 
   /** The same, for many: without a promise for each. */
-  push(topic: string, { fields, wish }: Incoming, done: Done): void {
+  push(topic: string, { fields, wish }: Incoming, sink: Sink, number: number): void {
     let pending = this.#open.get(topic)
     if (pending === undefined) {
-      pending = { builder: this.#idleBuilders.pop() ?? new BatchBuilder(), wishes: [], waiters: [] }
+      pending = { builder: this.#idleBuilders.pop() ?? new BatchBuilder(), wishes: [], sinks: [], numbers: [] }
       this.#open.set(topic, pending)
     }
-    if (wish !== null) pending.wishes.push({ ...wish, index: pending.builder.count })
-    pending.builder.add(fields)
-    pending.waiters.push({ idempotencyKey: wish?.idempotencyKey, done })
-    if (pending.builder.count >= MAX_MESSAGES || pending.builder.byteLength >= MAX_BATCH_BYTES) {
+    const { builder } = pending
+    if (wish !== null) pending.wishes.push({ ...wish, index: builder.count })
+    builder.add(fields)
+    pending.sinks.push(sink)
+    pending.numbers.push(number)
+    if (builder.count >= MAX_MESSAGES || builder.byteLength >= MAX_BATCH_BYTES) {
       this.#open.delete(topic)
       this.#full.push({ topic, pending })
     }
@@ -92,27 +98,70 @@ export class Appender {
     })
     this.#engine.append(requests).then(
       (outcomes) => {
-        for (const [i, { topic, pending }] of batches.entries()) deliver(topic, pending.waiters, outcomes[i])
+        for (const [i, { topic, pending }] of batches.entries()) deliver(topic, pending, outcomes[i])
       },
       (error) => {
-        for (const { pending } of batches) for (const { done } of pending.waiters) done(null, error)
+        for (const { pending } of batches) fail(pending, error)
       },
     )
   }
 }
 
-function deliver(topic: string, waiters: readonly Waiter[], outcome: AppendOutcome | undefined): void {
+/** The answer to one message. */
+class OneAnswer implements Sink {
+  readonly #resolve: (appended: Appended) => void
+  readonly #reject: (error: unknown) => void
+  readonly #idempotencyKey: string | undefined
+
+  constructor(
+    resolve: (appended: Appended) => void,
+    reject: (error: unknown) => void,
+    idempotencyKey: string | undefined,
+  ) {
+    this.#resolve = resolve
+    this.#reject = reject
+    this.#idempotencyKey = idempotencyKey
+  }
+
+  stored(_number: number, offset: number, receipt: StoreReceipt): void {
+    this.#resolve({ outcome: { status: 'stored', offset }, receipt, idempotencyKey: this.#idempotencyKey })
+  }
+
+  other(_number: number, appended: Appended): void {
+    this.#resolve(appended)
+  }
+
+  failed(_number: number, error: unknown): void {
+    this.#reject(error)
+  }
+}
+
+function fail({ sinks, numbers }: Pending, error: unknown): void {
+  for (let i = 0; i < sinks.length; i++) (sinks[i] as Sink).failed(numbers[i] as number, error)
+}
+
+function deliver(topic: string, pending: Pending, outcome: AppendOutcome | undefined): void {
   if (outcome === undefined || outcome.status === 'not-found') {
-    const error = new SluiceError('TOPIC_NOT_FOUND', `There is no queue or topic '${topic}' any more.`)
-    for (const { done } of waiters) done(null, error)
+    fail(pending, new SluiceError('TOPIC_NOT_FOUND', `There is no queue or topic '${topic}' any more.`))
     return
   }
+  const { sinks, numbers, wishes } = pending
   const { receipt } = outcome
-  for (const [i, { idempotencyKey, done }] of waiters.entries()) {
-    const own: MessageOutcome =
-      outcome.status === 'mixed'
-        ? (outcome.outcomes[i] as MessageOutcome)
-        : { status: 'stored', offset: outcome.offset + i }
-    done({ outcome: own, receipt, idempotencyKey }, null)
+  if (outcome.status === 'stored') {
+    for (let i = 0; i < sinks.length; i++) {
+      ;(sinks[i] as Sink).stored(numbers[i] as number, outcome.offset + i, receipt)
+    }
+    return
+  }
+  let wish = 0
+  for (let i = 0; i < sinks.length; i++) {
+    while (wish < wishes.length && (wishes[wish] as AppendWish).index < i) wish++
+    const own = outcome.outcomes[i] as MessageOutcome
+    const sink = sinks[i] as Sink
+    if (own.status === 'stored') sink.stored(numbers[i] as number, own.offset, receipt)
+    else {
+      const idempotencyKey = wishes[wish]?.index === i ? wishes[wish]?.idempotencyKey : undefined
+      sink.other(numbers[i] as number, { outcome: own, receipt, idempotencyKey })
+    }
   }
 }

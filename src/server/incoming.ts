@@ -51,7 +51,7 @@ export function readMessageObject(
   maxBytes: number,
 ): Incoming {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw noPayload(where)
-  const { payload: parsed, payloadBase64, ...options } = value as Record<string, unknown>
+  const { payload: parsed, payloadBase64 } = value as Record<string, unknown>
   if ((parsed === undefined) === (payloadBase64 === undefined)) throw noPayload(where)
   const payload = parsed === undefined ? decodeBase64(payloadBase64) : (cutMember(source, 'payload') as string)
   const bytes = Buffer.byteLength(payload)
@@ -62,7 +62,17 @@ export function readMessageObject(
       { limit: maxBytes },
     )
   }
-  return complete({ payload }, options, kind, where, nowMs)
+  return complete({ payload }, optionsBeside(value), kind, where, nowMs)
+}
+
+/** The members beside the payload; most messages have none, and need no copy without it. */
+function optionsBeside(value: object): object {
+  for (const name in value) {
+    if (name === 'payload' || name === 'payloadBase64') continue
+    const { payload: _payload, payloadBase64: _base64, ...options } = value as Record<string, unknown>
+    return options
+  }
+  return NO_OPTIONS
 }
 
 interface MessageOptions {

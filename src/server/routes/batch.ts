@@ -6,17 +6,24 @@
 import { setImmediate as nextRound } from 'node:timers/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { SluiceError } from '../../errors.ts'
-import type { Appended } from '../appender.ts'
+import type { StoreReceipt } from '../../index.ts'
+import { createStoredWriter } from '../accepted.ts'
+import type { Appended, Sink } from '../appender.ts'
 import { BATCH_TYPE, splitLines } from '../bodies.ts'
 import type { Context } from '../context.ts'
 import type { Entry } from '../directory.ts'
 import { type Incoming, readMessageObject } from '../incoming.ts'
 import { parseJson } from '../members.ts'
 import { formatProblem, type Problem, problemOf } from '../problem.ts'
+import type { ServerSettings } from '../settings.ts'
 import { validate } from '../validation.ts'
 
 /** Time between two rounds of the event loop, so that a long batch does not hold up the other requests. */
 const ROUND_MS = 10
+/** How many lines are taken between two looks at the clock. */
+const CLOCK_LINES = 16
+/** Characters of a line behind which it is looked at in any case. */
+const LONG_LINE = 4_096
 
 /** Stores the lines and answers. `show` makes an outcome of what was stored, or throws. */
 export async function appendLines(
@@ -28,63 +35,123 @@ export async function appendLines(
 ): Promise<FastifyReply> {
   const lines = splitLines(request.body as Buffer)
   if (lines.length === 0) throw new SluiceError('BAD_REQUEST', 'The batch has no line.')
-  const answers: string[] = new Array(lines.length)
-  const problems: Problem[] = []
-  let open = lines.length
-  const { promise: answered, resolve } = Promise.withResolvers<void>()
-  function refuse(i: number, error: unknown): void {
-    const problem = problemOf(error)
-    problems.push(problem)
-    answers[i] = `{"outcome":"refused","problem":${formatProblem(problem)}}`
-    if (--open === 0) resolve()
-  }
-  function settle(i: number, appended: Appended | null, error: unknown): void {
-    try {
-      if (appended === null) throw error
-      answers[i] = JSON.stringify({ outcome: appended.outcome.status, ...show(appended) })
-    } catch (refusal) {
-      refuse(i, refusal)
-      return
-    }
-    if (--open === 0) resolve()
-  }
+  const answers = new Answers(lines.length, show)
   const nowMs = context.now()
-  let roundEndMs = performance.now() + ROUND_MS
-  for (const [i, line] of lines.entries()) {
-    try {
-      const incoming = validate(
-        entry.noun.schema,
-        withoutStacks(() => readLine(context, entry, line, i + 1, nowMs)),
-        context.settings.maxMessageBytes,
-      )
-      // A schema that takes its time holds up the lines behind it, which keep their order.
-      const ready = incoming instanceof Promise ? await incoming : incoming
-      context.appender.push(entry.name, ready, (appended, error) => settle(i, appended, error))
-    } catch (error) {
-      refuse(i, error)
-    }
-    if (performance.now() < roundEndMs) continue
-    await nextRound()
-    roundEndMs = performance.now() + ROUND_MS
+  for (let at = 0; at < lines.length; ) {
+    if (at > 0) await nextRound()
+    at =
+      entry.noun.schema === undefined
+        ? pushLines(context, entry, lines, at, answers, nowMs)
+        : await validateLines(context, entry, lines, at, answers, nowMs)
   }
-  await answered
+  const problems = await answers.all
   if (problems.length === lines.length) throw nothingStored(problems)
-  return reply.type(BATCH_TYPE).send(`${answers.join('\n')}\n`)
+  return reply.type(BATCH_TYPE).send(answers.print())
 }
 
-/** A refusal of a line is an answer, not a failure of ours, and a stack costs more than the line. */
-function withoutStacks<T>(read: () => T): T {
+/** Takes lines from `at` on for as long as a round may last; the answer is where to go on. */
+function pushLines(
+  { appender, settings }: Context,
+  entry: Entry,
+  lines: readonly (string | null)[],
+  at: number,
+  answers: Answers,
+  nowMs: number,
+): number {
+  const roundEndMs = performance.now() + ROUND_MS
   const { stackTraceLimit } = Error
+  // A refusal of a line is an answer, not a failure of ours, and a stack costs more than the line.
   Error.stackTraceLimit = 0
   try {
-    return read()
+    for (let i = at; i < lines.length; i++) {
+      try {
+        appender.push(entry.name, readLine(settings, entry, lines[i] as string | null, i + 1, nowMs), answers, i)
+      } catch (error) {
+        answers.failed(i, error)
+      }
+      const isDue = i % CLOCK_LINES === 0 || (lines[i]?.length ?? 0) >= LONG_LINE
+      if (isDue && performance.now() >= roundEndMs) return i + 1
+    }
+    return lines.length
   } finally {
     Error.stackTraceLimit = stackTraceLimit
   }
 }
 
+/** The same with a schema: one that takes its time holds up the lines behind it, which keep their order. */
+async function validateLines(
+  { appender, settings }: Context,
+  entry: Entry,
+  lines: readonly (string | null)[],
+  at: number,
+  answers: Answers,
+  nowMs: number,
+): Promise<number> {
+  const roundEndMs = performance.now() + ROUND_MS
+  for (let i = at; i < lines.length; i++) {
+    try {
+      const line = readLine(settings, entry, lines[i] as string | null, i + 1, nowMs)
+      const incoming = validate(entry.noun.schema, line, settings.maxMessageBytes)
+      appender.push(entry.name, incoming instanceof Promise ? await incoming : incoming, answers, i)
+    } catch (error) {
+      answers.failed(i, error)
+    }
+    if (performance.now() >= roundEndMs) return i + 1
+  }
+  return lines.length
+}
+
+/** The answers of a batch by line, as JSON text. */
+class Answers implements Sink {
+  /** The refusals, once every line has its answer. */
+  readonly all: Promise<readonly Problem[]>
+  readonly #texts: string[]
+  readonly #problems: Problem[] = []
+  readonly #show: (appended: Appended) => object
+  readonly #writeStored: (offset: number, receipt: StoreReceipt) => string
+  #open: number
+  #resolve: (problems: readonly Problem[]) => void = () => {}
+
+  constructor(lines: number, show: (appended: Appended) => object) {
+    this.#texts = new Array(lines)
+    this.#open = lines
+    this.#show = show
+    this.#writeStored = createStoredWriter(show)
+    this.all = new Promise((resolve) => {
+      this.#resolve = resolve
+    })
+  }
+
+  stored(number: number, offset: number, receipt: StoreReceipt): void {
+    this.#take(number, this.#writeStored(offset, receipt))
+  }
+
+  other(number: number, appended: Appended): void {
+    try {
+      this.#take(number, JSON.stringify({ outcome: appended.outcome.status, ...this.#show(appended) }))
+    } catch (refusal) {
+      this.failed(number, refusal)
+    }
+  }
+
+  failed(number: number, error: unknown): void {
+    const problem = problemOf(error)
+    this.#problems.push(problem)
+    this.#take(number, `{"outcome":"refused","problem":${formatProblem(problem)}}`)
+  }
+
+  print(): string {
+    return `${this.#texts.join('\n')}\n`
+  }
+
+  #take(number: number, text: string): void {
+    this.#texts[number] = text
+    if (--this.#open === 0) this.#resolve(this.#problems)
+  }
+}
+
 function readLine(
-  { settings }: Context,
+  settings: ServerSettings,
   { kind }: Entry,
   source: string | null,
   number: number,
