@@ -1,5 +1,6 @@
 /** A lease that a worker holds: the messages of one answer of the engine, under one fence. */
 import type { Hold, LeaseOutcome } from './engine/contract.ts'
+import type { LeaseBeat } from './lease-heart.ts'
 import { BatchView } from './message-batch.ts'
 
 type Leased = Extract<LeaseOutcome, { status: 'leased' }>
@@ -16,6 +17,12 @@ export class HeldLease {
   heldUntilMs: number
   /** Index of the first message that was not started. */
   next = 0
+  /** Keeps it while this thread stands still, where there is something that does. */
+  beat: LeaseBeat | null = null
+  /** Until when `beat` was told to keep it. */
+  keptUntilMs = 0
+  /** Messages of which the engine has been told the end. */
+  #told = 0
   /** Offsets that are done without a result and not yet sent to be settled. */
   done: number[] = []
   readonly #topic: string
@@ -34,6 +41,19 @@ export class HeldLease {
     this.offsets = leased.offsets
     this.attempts = leased.attempts
     this.timestampsMs = leased.timestampsMs
+  }
+
+  /** Whether the hold is over by this process's clock, whoever extended it last. */
+  isOver(nowMs: number): boolean {
+    return this.heldUntilMs <= nowMs && (this.beat === null || this.beat.heldForMs() <= 0)
+  }
+
+  /** The engine was told how so many of its messages ended: of the last one, nothing is held any more. */
+  noteTold(count: number): void {
+    this.#told += count
+    if (this.#told < this.offsets.length) return
+    this.beat?.drop()
+    this.beat = null
   }
 
   /** What the holder shows for some of its messages. */

@@ -5,6 +5,9 @@
  * One timer for all tasks, set while there are some. They start in order and have the same time-out, so the oldest is
  * due first and none needs a timer of its own. A lease held by the process lasts as long as the process; asking after
  * it only tells whether it was revoked, so that is done every few seconds, and only for tasks that run for that long.
+ *
+ * What this timer misses, since a handler blocks the thread, the heart does (lease-heart.ts), where there is one. It is
+ * told here how long it may.
  */
 import type { ExtendOutcome, ExtendRequest } from './engine/contract.ts'
 import type { HeldLease } from './held-lease.ts'
@@ -32,6 +35,8 @@ export class HoldKeeper {
   readonly #buffer: readonly HeldLease[]
   readonly #hooks: KeeperHooks
   readonly #keepMs: number
+  /** Leases that the heart keeps. */
+  readonly #beating = new Set<HeldLease>()
   #nextKeepAtMs = 0
   #stopTimer: (() => void) | null = null
   #isAsking = false
@@ -64,6 +69,8 @@ export class HoldKeeper {
   stop(): void {
     this.#stopTimer?.()
     this.#stopTimer = null
+    for (const { beat } of this.#beating) beat?.drop()
+    this.#beating.clear()
   }
 
   /** Asks at once whether everything that is held still is. */
@@ -80,7 +87,10 @@ export class HoldKeeper {
       if (task.isTimed) this.#hooks.onTimeout(task)
     }
     const isToken = this.#context.holder === 'token'
-    if (isToken) this.#loseExpired(now)
+    if (isToken) {
+      this.#loseExpired(now)
+      this.#keepBeating(now)
+    }
     if (now >= this.#nextKeepAtMs) {
       this.#nextKeepAtMs = now + this.#keepMs
       if (!this.#isAsking) this.#ask(isToken ? now : now - this.#keepMs, isToken)
@@ -124,6 +134,7 @@ export class HoldKeeper {
         for (let i = 0; i < leases.length; i++) {
           const lease = leases[i] as HeldLease
           lease.heldUntilMs = heldUntilMs
+          lease.beat?.noteHeld(heldUntilMs - this.#context.host.now())
           this.#take(lease, requests[i] as ExtendRequest, outcomes[i] as ExtendOutcome)
         }
         if (!this.#asksAgain) return
@@ -138,11 +149,45 @@ export class HoldKeeper {
     )
   }
 
+  /** A lease may be given to the heart before its handlers start. */
+  adopt(lease: HeldLease): void {
+    const { heart, host } = this.#context
+    if (heart === null) return
+    lease.beat = heart.keep(lease.holdOf(lease.offsets), this.#leaseMs, this.#timeoutMs)
+    lease.keptUntilMs = host.now() + this.#timeoutMs
+    if (lease.beat !== null) this.#beating.add(lease)
+  }
+
+  /** Tells the heart until when handlers may still run, and forgets what nobody works on any more. */
+  #keepBeating(nowMs: number): void {
+    if (this.#beating.size === 0) return
+    const untilMs = new Map<HeldLease, number>()
+    for (const lease of this.#buffer) untilMs.set(lease, nowMs + this.#timeoutMs)
+    for (const task of this.#tasks) {
+      const dueMs = task.isTimed ? task.startedAtMs + this.#timeoutMs : nowMs + this.#timeoutMs
+      untilMs.set(task.lease, Math.max(untilMs.get(task.lease) ?? 0, dueMs))
+    }
+    for (const lease of this.#beating) {
+      const wantedMs = untilMs.get(lease)
+      if (lease.beat === null) this.#beating.delete(lease)
+      else if (wantedMs === undefined) {
+        // Its handlers are over: what is still to be settled is sent as soon as it can be.
+        if (!lease.isOver(nowMs)) continue
+        lease.beat.drop()
+        lease.beat = null
+        this.#beating.delete(lease)
+      } else if (wantedMs !== lease.keptUntilMs) {
+        lease.keptUntilMs = wantedMs
+        lease.beat.keepFor(wantedMs - nowMs)
+      }
+    }
+  }
+
   /** What could not be extended in time is another worker's by now, whether or not the engine can be asked. */
   #loseExpired(nowMs: number): void {
-    for (const task of this.#tasks) if (task.lease.heldUntilMs <= nowMs && !task.isLost) task.lose()
+    for (const task of this.#tasks) if (task.lease.isOver(nowMs) && !task.isLost) task.lose()
     for (const lease of this.#buffer) {
-      if (lease.heldUntilMs <= nowMs) for (const offset of lease.unstarted()) lease.markLost(offset)
+      if (lease.isOver(nowMs)) for (const offset of lease.unstarted()) lease.markLost(offset)
     }
   }
 

@@ -1,6 +1,7 @@
 /** What the nouns of one open Sluice share. */
 import type { Engine } from './engine/contract.ts'
 import type { Host } from './host/host.ts'
+import type { LeaseHeart } from './lease-heart.ts'
 import type { SettledWatches } from './settled-watches.ts'
 import type { Worker } from './worker.ts'
 
@@ -11,6 +12,8 @@ export interface NounContext {
   readonly maxPayloadBytes: number
   /** How workers hold messages: as this process, or by a token that anybody with it may show (over HTTP). */
   readonly holder: 'process' | 'token'
+  /** Keeps leases while this thread stands still; null: nothing does, or need. */
+  readonly heart: LeaseHeart | null
   readonly settledWatches: SettledWatches
   /** Whether the Sluice is closed or closing. */
   isClosed(): boolean

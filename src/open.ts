@@ -1,6 +1,8 @@
 /** Where a Sluice is opened: a folder, memory, or a server. The engine is loaded with its first use. */
+import { createAwakeHost } from './awake-host.ts'
 import type { EngineAbilities } from './engine/abilities.ts'
 import { SluiceError } from './errors.ts'
+import { realHost, shiftHost } from './host/host.ts'
 import { checkOptions, createRules, findNodeProblem, invalidOption, oneOf } from './options-check.ts'
 import { createSluice, SLUICE_RULES, type Sluice, type SluiceOptions } from './sluice.ts'
 
@@ -71,7 +73,9 @@ async function openRemote(location: string, { durability, ...rest }: OpenOptions
       { durability, reached: engine.abilities.durability },
     )
   }
-  return createSluice(engine, rest, { holder: 'token' })
+  const { heart, clockAheadMs } = engine
+  const host = createAwakeHost(clockAheadMs === 0 ? realHost : shiftHost(realHost, clockAheadMs))
+  return createSluice(engine, rest, { holder: 'token', heart, host })
 }
 
 function refuseScheme(scheme: string): string {

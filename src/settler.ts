@@ -108,9 +108,11 @@ export class Settler {
         this.#calls--
         this.#failures = 0
         for (let i = 0; i < endings.length; i++) {
-          const { offsets, onOutcome } = endings[i] as Ending
+          const { lease, offsets, onOutcome } = endings[i] as Ending
           this.unsettled -= offsets.length
-          onOutcome?.(outcomes[i] as SettleOutcome)
+          const outcome = outcomes[i] as SettleOutcome
+          if (outcome.status !== 'full') lease.noteTold(offsets.length)
+          onOutcome?.(outcome)
         }
         this.flush()
         this.#hooks.onTold()

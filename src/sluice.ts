@@ -7,6 +7,7 @@ import { createAwakeHost } from './awake-host.ts'
 import type { Engine, EngineStats } from './engine/contract.ts'
 import { SluiceError } from './errors.ts'
 import { type Host, realHost } from './host/host.ts'
+import type { LeaseHeart } from './lease-heart.ts'
 import { MAX_PAYLOAD_BYTES } from './message-batch.ts'
 import type { NounContext } from './noun-context.ts'
 import { callback, checkName, checkOptions, createRules, whole } from './options-check.ts'
@@ -39,6 +40,8 @@ export interface SluiceParts {
   readonly host?: Host | undefined
   /** How workers hold messages: as this process, or by tokens where the engine is on another machine. @default 'process' */
   readonly holder?: 'process' | 'token' | undefined
+  /** Keeps leases by token while the thread of the handlers is blocked. @default nothing does */
+  readonly heart?: LeaseHeart | undefined
 }
 
 export const SLUICE_RULES = { maxPayloadBytes: whole(1, MAX_PAYLOAD_BYTES), onError: callback }
@@ -65,6 +68,7 @@ export class Sluice {
       host: parts.host ?? createAwakeHost(realHost),
       maxPayloadBytes: options.maxPayloadBytes ?? DEFAULT_MAX_PAYLOAD_BYTES,
       holder: parts.holder ?? 'process',
+      heart: parts.heart ?? null,
       settledWatches: new SettledWatches(),
       isClosed: () => this.#isClosed,
       workers: new Set<Worker>(),

@@ -286,6 +286,7 @@ export class Worker {
         )
         this.#buffer.push(lease)
         this.#buffered += lease.offsets.length
+        if (this.#mode === 'open') this.#runner.keeper.adopt(lease)
         if (this.#mode === 'open') this.#startBuffered()
         else this.#releaseBuffer()
         break

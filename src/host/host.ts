@@ -27,6 +27,11 @@ export const realHost: Host = {
   },
 }
 
+/** The same with a clock that is ahead by so much: another machine's. */
+export function shiftHost(host: Host, aheadMs: number): Host {
+  return { now: () => host.now() + aheadMs, random: () => host.random(), setTimer: host.setTimer }
+}
+
 /** A small generator of chance from a seed (mulberry32), for simulations and tests. */
 export function createRandom(seed: number): () => number {
   let state = seed >>> 0

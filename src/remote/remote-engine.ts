@@ -11,7 +11,10 @@
  *                                                 what it was granted is given back by the server, or ends with its time
  * A settle that was sent twice and then is said to be lost may be what the first one did: that is UNKNOWN, too.
  *
- * Holds are by token and end by time, so that they survive a restart of either end (P5); the worker extends them.
+ * Holds are by token and end by time, so that they survive a restart of either end (P5); the worker extends them, and a
+ * thread of its own does while the worker's is blocked (heart.ts).
+ *
+ * Times that travel (deadlines, due times) are told by the server's clock: the handshake says how far it is ahead.
  *
  * `close` ends waits as if their time were over, lets calls under way finish within a few seconds, and cuts what is left.
  */
@@ -39,9 +42,12 @@ import type {
 } from '../engine/contract.ts'
 import { decodeWire, encodeWire, WIRE_VERSION } from '../engine/wire.ts'
 import { SluiceError } from '../errors.ts'
+import { realHost } from '../host/host.ts'
+import type { LeaseHeart } from '../lease-heart.ts'
 import { BatchView } from '../message-batch.ts'
 import { backoffMs } from '../policy/retry.ts'
-import { Transport } from './transport.ts'
+import { Heart } from './heart.ts'
+import { type Sent, Transport } from './transport.ts'
 
 /** How long a call that does not wait is tried. */
 const PATIENCE_MS = 10_000
@@ -62,9 +68,18 @@ const REPEATABLE: ReadonlySet<Command['kind']> = new Set([
   'recall',
 ])
 
+/** What `open('http://…')` makes a Sluice of. */
+export interface RemoteEngine extends Engine {
+  /** Keeps what workers hold while their thread is blocked. Closed with the engine. */
+  readonly heart: LeaseHeart
+  /** How far the clock of the server was ahead of this machine's; 0 where they cannot be told apart. */
+  readonly clockAheadMs: number
+}
+
 interface Handshake {
   readonly product?: string
   readonly version?: number
+  readonly nowMs: number
   readonly abilities: EngineAbilities
   readonly maxWaitMs: number
 }
@@ -77,19 +92,34 @@ interface Trying {
 }
 
 /** Shakes hands with the server at `url`. Rejects with UNSUPPORTED where it is none of this version, else UNKNOWN. */
-export async function openRemoteEngine(url: URL): Promise<Engine> {
+export async function openRemoteEngine(url: URL): Promise<RemoteEngine> {
   const transport = new Transport(url)
   try {
-    return new RemoteEngine(transport, await shakeHands(transport, url))
+    const sentAtMs = realHost.now()
+    const handshake = await shakeHands(transport, url)
+    return new HttpEngine(transport, handshake, new Heart(url), clockAheadMs(handshake, sentAtMs, realHost.now()))
   } catch (error) {
     transport.close()
     throw error
   }
 }
 
+/** One whose connection breaks is asked again: a server is there, or was a moment ago. */
+async function askHandshake(transport: Transport): Promise<Sent> {
+  const untilMs = performance.now() + PATIENCE_MS
+  let wasThere = false
+  for (let tries = 1; ; tries++) {
+    const sent = await transport.call({ method: 'GET', path: '/v1/engine', timeoutMs: ANSWER_MS })
+    wasThere ||= sent.status === 'lost' || sent.status === 'refused'
+    const isOver = sent.status === 'answered' || sent.status === 'aborted' || !wasThere
+    if (isOver || (sent.status === 'refused' && !isBusy(sent.error)) || performance.now() > untilMs) return sent
+    await delay(Math.max(BACKOFF.baseMs, backoffMs(BACKOFF, tries, Math.random())))
+  }
+}
+
 async function shakeHands(transport: Transport, url: URL): Promise<Handshake> {
   const where = url.origin
-  const sent = await transport.call({ method: 'GET', path: '/v1/engine', timeoutMs: ANSWER_MS })
+  const sent = await askHandshake(transport)
   if (sent.status === 'refused') throw sent.error
   if (sent.status !== 'answered')
     throw new SluiceError(
@@ -115,8 +145,16 @@ async function shakeHands(transport: Transport, url: URL): Promise<Handshake> {
   return said as Handshake
 }
 
-class RemoteEngine implements Engine {
+/** What the answer took is how wrong the difference may be, so one that is no larger says nothing. */
+function clockAheadMs({ nowMs }: Handshake, sentAtMs: number, answeredAtMs: number): number {
+  const aheadMs = Math.round(nowMs - (sentAtMs + answeredAtMs) / 2)
+  return Math.abs(aheadMs) > answeredAtMs - sentAtMs ? aheadMs : 0
+}
+
+class HttpEngine implements RemoteEngine {
   readonly abilities: EngineAbilities
+  readonly heart: Heart
+  readonly clockAheadMs: number
   readonly #transport: Transport
   readonly #maxWaitMs: number
   /** Waits end with the first, everything with the second. */
@@ -125,8 +163,10 @@ class RemoteEngine implements Engine {
   readonly #underWay = new Set<Promise<unknown>>()
   #end: Promise<void> | null = null
 
-  constructor(transport: Transport, { abilities, maxWaitMs }: Handshake) {
+  constructor(transport: Transport, { abilities, maxWaitMs }: Handshake, heart: Heart, clockAheadMs: number) {
     this.#transport = transport
+    this.heart = heart
+    this.clockAheadMs = clockAheadMs
     this.abilities = abilities
     this.#maxWaitMs = maxWaitMs
   }
@@ -211,6 +251,7 @@ class RemoteEngine implements Engine {
     cut.abort()
     this.#closed.abort()
     this.#transport.close()
+    await this.heart.close()
   }
 
   /** Calls that came before `close` are waited for. */

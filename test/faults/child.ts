@@ -4,6 +4,7 @@
  *     node child.ts work URL            works on the queue 'work' over HTTP: `started N`, `ended N`, `closed`
  *     node child.ts strict URL          the same, for ever, one at a time: `started N MS`, `ended N MS`
  *     node child.ts spin URL            the same; a payload below zero makes it spin and never answer again
+ *     node child.ts block URL MS        works on the queue 'work': blocks its thread for so long, `started N ATTEMPT`, `ended N`
  *     node child.ts poison FOLDER       works on the queue 'work' of a folder, and dies of a payload below zero; ends with
  *                                       `done` when nothing is left
  *     node child.ts add FOLDER COUNT    adds jobs one after the other: `ack N MS` each, or `error CODE` and its end
@@ -13,6 +14,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { isSluiceError, open } from '../../src/index.ts'
 
 const [role, where = '', count = '0'] = process.argv.slice(2)
+/** Of the worker that blocks. */
+const LEASE_MS = 1_000
 const tell = (line: string) => writeSync(1, `${line}\n`)
 
 if (role === 'strict' || role === 'spin') {
@@ -25,7 +28,20 @@ if (role === 'strict' || role === 'spin') {
       tell(`ended ${payload} ${Date.now()}`)
       return payload
     },
-    { leaseMs: 1_000, concurrency: 1 },
+    // The heart of the engine keeps a lease for as long as its handler may run.
+    { leaseMs: 1_000, concurrency: 1, timeoutMs: role === 'spin' ? 1_000 : 60_000 },
+  )
+} else if (role === 'block') {
+  const sluice = await open(where, { onError: () => {} })
+  const still = new Int32Array(new SharedArrayBuffer(4))
+  sluice.queue<number, string>('work').work(
+    ({ payload }, { attempt }) => {
+      tell(`started ${payload} ${attempt}`)
+      Atomics.wait(still, 0, 0, Number(count))
+      tell(`ended ${payload}`)
+      return `blocked, attempt ${attempt}`
+    },
+    { leaseMs: LEASE_MS, concurrency: 1 },
   )
 } else if (role === 'work') {
   await using sluice = await open(where, { onError: () => {} })

@@ -75,6 +75,28 @@ test('a worker that stood still beyond its lease changes nothing when it goes on
   deepEqual(seen, ['fresh'])
 })
 
+test('a worker whose handler blocks its thread for five times its lease keeps it, and is alone with the message (P5)', async (t) => {
+  const { url, sluice } = await startServer(t)
+  const queue = sluice.queue<number, string>('work')
+  const job = await queue.add(1)
+  const blocked = start(t, ['block', url, '5000'])
+  equal(await blocked.saw('started'), 'started 1 1')
+  // Whoever waits for the message gets it as soon as the lease is over.
+  queue.work(async (_job, { attempt }) => `somebody else, attempt ${attempt}`)
+  equal(await job.result({ timeoutMs: 60_000 }), 'blocked, attempt 1')
+})
+
+test('a worker that blocks its thread and then stands still as a process loses its lease (P5)', async (t) => {
+  const { url, sluice } = await startServer(t)
+  const queue = sluice.queue<number, string>('work')
+  const job = await queue.add(1)
+  const blocked = start(t, ['block', url, '60000'])
+  await blocked.saw('started')
+  blocked.child.kill('SIGSTOP')
+  queue.work(async (_job, { attempt }) => `somebody else, attempt ${attempt}`)
+  equal(await job.result({ timeoutMs: 60_000 }), 'somebody else, attempt 2')
+})
+
 /** `sluice serve` on a folder; its address stays the same over kills. */
 async function serve(t: TestContext, folder: string, port: number) {
   const child = startCli(t, ['serve', '--port', `${port}`, '--data', folder, '--json'])

@@ -20,6 +20,7 @@ export function engineRoutes(app: FastifyInstance, context: Context): void {
       JSON.stringify({
         product: 'sluice',
         version: WIRE_VERSION,
+        nowMs: context.now(),
         abilities: context.engine.abilities,
         maxWaitMs: MAX_WAIT_MS,
         maxBodyBytes: settings.maxBatchBytes,

@@ -1,0 +1,28 @@
+/** What goes to the heart's thread, and the clock that both threads read. */
+import type { Hold } from '../engine/contract.ts'
+
+export interface HeartData {
+  /** The address of the server. */
+  readonly url: string
+  /** Until when each hold lasts, by its slot: microseconds of {@link nowUs}. Written by both threads. */
+  readonly heldUntilUs: BigInt64Array<SharedArrayBuffer>
+}
+
+export type ToHeart =
+  | {
+      readonly kind: 'keep'
+      readonly slot: number
+      /** Which use of the slot this is: what is said of an earlier one is of no account. */
+      readonly use: number
+      readonly hold: Hold
+      readonly leaseMs: number
+      /** Beyond it the hold is not extended any more. */
+      readonly untilUs: bigint
+    }
+  | { readonly kind: 'until'; readonly slot: number; readonly use: number; readonly untilUs: bigint }
+  | { readonly kind: 'drop'; readonly slots: readonly (readonly [slot: number, use: number])[] }
+
+/** The monotonic clock of the machine: all threads of a process read the same. */
+export function nowUs(): bigint {
+  return process.hrtime.bigint() / 1_000n
+}
