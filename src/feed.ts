@@ -5,13 +5,15 @@
  *
  * On the path of every message: nothing here makes an object for a message that is stored now.
  */
+import { normalizeCallbackUrl } from './callback-url.ts'
 import type { Declared } from './declared.ts'
+import { RESERVED_NAMES } from './engine/options.ts'
 import { isSluiceError, SluiceError } from './errors.ts'
 import { Line, type LineMessage, type Pace } from './line.ts'
 import { type Headers, PRIORITIES, PRIORITY_NORMAL, type Priority } from './message-batch.ts'
 import type { NounContext } from './noun-context.ts'
 import { checkOptions, invalidOption, type Rules } from './options-check.ts'
-import type { NounKind } from './outcomes.ts'
+import { type NounKind, reservedError } from './outcomes.ts'
 import type { Output } from './outputs.ts'
 import { checkPayloadBytes, encodePayload, firstLine } from './payload.ts'
 import { type MakeStored, Publisher } from './publisher.ts'
@@ -66,6 +68,7 @@ interface AnyOptions extends MessageOptions {
   readonly priority?: Priority | undefined
   readonly delayMs?: number | undefined
   readonly deadlineMs?: number | undefined
+  readonly callbackUrl?: string | undefined
 }
 
 const NO_OPTIONS: AnyOptions = {}
@@ -168,6 +171,7 @@ export class Feed<T> {
 
   #add(payload: unknown, options: AnyOptions, rules: Rules): Promise<T> {
     try {
+      if (this.name.startsWith(RESERVED_NAMES)) throw reservedError(this.name)
       if (options !== NO_OPTIONS) checkOptions(options, rules, this.#where)
       if (this.#schema === undefined) return this.#store(payload, options)
       const output = validatePayload(this.#schema, payload)
@@ -181,6 +185,7 @@ export class Feed<T> {
 
   /** A message that a handler publishes: made ready to be stored with its settle, in the same step (P9). */
   async makeOutput(payload: unknown, options: AnyOptions = NO_OPTIONS): Promise<Output> {
+    if (this.name.startsWith(RESERVED_NAMES)) throw reservedError(this.name)
     checkOptions(options, this.#rules.outputRules, 'publish()')
     const kept = { ...options }
     const value = this.#schema === undefined ? payload : await validatePayload(this.#schema, payload)
@@ -206,7 +211,9 @@ export class Feed<T> {
     const deadlineAtMs = deadlineOf(options, now)
     const dueAtMs = dueOf(options, now)
     if (fullWaitMs === 0 && !this.#line.isPaced) {
-      return this.#publisher.push(payload, key, headers, priorityOf(options), deadlineAtMs, idempotencyKey, dueAtMs)
+      const priority = priorityOf(options)
+      const callbackUrl = callbackOf(options)
+      return this.#publisher.push(payload, key, headers, priority, deadlineAtMs, idempotencyKey, dueAtMs, callbackUrl)
     }
     return this.#line.join(this.#keep(payload, options, now, fullWaitMs === 0 ? 0 : now + fullWaitMs))
   }
@@ -222,6 +229,7 @@ export class Feed<T> {
       deadlineAtMs: deadlineOf(options, nowMs),
       idempotencyKey,
       dueAtMs: dueOf(options, nowMs),
+      callbackUrl: callbackOf(options),
       giveUpAtMs,
     }
   }
@@ -249,6 +257,10 @@ function priorityOf({ priority }: AnyOptions): number {
 
 function deadlineOf({ deadlineMs }: AnyOptions, nowMs: number): number {
   return deadlineMs === undefined ? 0 : nowMs + deadlineMs
+}
+
+function callbackOf({ callbackUrl }: AnyOptions): string | undefined {
+  return callbackUrl === undefined ? undefined : normalizeCallbackUrl(callbackUrl)
 }
 
 function dueOf({ delayMs }: AnyOptions, nowMs: number): number {

@@ -10,6 +10,7 @@ export interface OutputOptions extends Omit<MessageOptions, 'fullWaitMs'> {
   readonly delayMs?: number | undefined
   readonly priority?: Priority | undefined
   readonly deadlineMs?: number | undefined
+  readonly callbackUrl?: string | undefined
 }
 
 /** Publishes from a handler: to a noun, whose payloads are checked by their type, or to a name. */

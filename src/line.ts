@@ -40,6 +40,7 @@ export interface LineMessage {
   readonly deadlineAtMs: number
   readonly idempotencyKey: string | undefined
   readonly dueAtMs: number
+  readonly callbackUrl?: string | undefined
   readonly giveUpAtMs: number
 }
 
@@ -156,9 +157,9 @@ export class Line<T> {
   }
 
   #send(one: Waiting<T>): void {
-    const { payload, key, headers, priority, deadlineAtMs, idempotencyKey, dueAtMs } = one.message
+    const { payload, key, headers, priority, deadlineAtMs, idempotencyKey, dueAtMs, callbackUrl } = one.message
     this.#sent++
-    this.#publisher.push(payload, key, headers, priority, deadlineAtMs, idempotencyKey, dueAtMs).then(
+    this.#publisher.push(payload, key, headers, priority, deadlineAtMs, idempotencyKey, dueAtMs, callbackUrl).then(
       (stored) => {
         this.#sent--
         one.resolve(stored)

@@ -7,7 +7,8 @@ export type NounKind = 'queue' | 'topic'
 
 /** `QUEUE_FULL` or `DISK_FULL`, with `retryAfterMs` in the details. */
 export function fullError(kind: NounKind, name: string, full: FullOutcome): SluiceError {
-  const { reason, depth, limit, retryAfterMs, group } = full
+  const { reason, depth, limit, retryAfterMs, group, queue } = full
+  if (queue !== undefined && queue !== name) return callbacksFullError(name, queue, full)
   const details = { [kind]: name, reason, depth, limit, retryAfterMs, ...(group === undefined ? {} : { group }) }
   if (reason === 'disk') {
     return new SluiceError(
@@ -23,6 +24,25 @@ export function fullError(kind: NounKind, name: string, full: FullOutcome): Slui
     'QUEUE_FULL',
     `The ${kind} '${name}' holds ${depth} ${what} and its limit is ${limit}; nothing was stored. Try again in ${retryAfterMs} ms.${whose}`,
     details,
+  )
+}
+
+/** The queue had room, but not for the callback that the job would get. */
+function callbacksFullError(name: string, queue: string, full: FullOutcome): SluiceError {
+  const { reason, depth, limit, retryAfterMs } = full
+  return new SluiceError(
+    'QUEUE_FULL',
+    `The queue of callbacks, '${queue}', holds ${depth} ${reason === 'bytes' ? 'bytes' : 'callbacks, sent or promised,'} and its limit is ${limit}; nothing was stored in '${name}'. Try again in ${retryAfterMs} ms, or add the job without callbackUrl.`,
+    { queue: name, full: queue, reason, depth, limit, retryAfterMs },
+  )
+}
+
+/** What Sluice puts into its own queues, nobody else does. */
+export function reservedError(name: string): SluiceError {
+  return new SluiceError(
+    'UNSUPPORTED',
+    `'${name}' is Sluice's own queue: its jobs come from \`callbackUrl\`, and nothing else can be added to it.`,
+    { queue: name },
   )
 }
 

@@ -17,9 +17,10 @@ export function buildOutputs(outputs: readonly Output[]): AppendRequest[] {
   for (const { topic, message } of outputs) {
     const group = groups.get(topic) ?? { builder: new BatchBuilder(), wishes: [] }
     groups.set(topic, group)
-    const { payload, key, headers, priority, deadlineAtMs, idempotencyKey, dueAtMs } = message
-    if (idempotencyKey !== undefined || dueAtMs !== 0) {
-      group.wishes.push({ index: group.builder.count, idempotencyKey, dueAtMs: dueAtMs === 0 ? undefined : dueAtMs })
+    const { payload, key, headers, priority, deadlineAtMs, idempotencyKey, dueAtMs, callbackUrl } = message
+    if (idempotencyKey !== undefined || dueAtMs !== 0 || callbackUrl !== undefined) {
+      const wish = { index: group.builder.count, idempotencyKey, dueAtMs: dueAtMs === 0 ? undefined : dueAtMs }
+      group.wishes.push(callbackUrl === undefined ? wish : { ...wish, callbackUrl })
     }
     group.builder.add({ payload, key, headers, priority, deadlineMs: deadlineAtMs })
   }

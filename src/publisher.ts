@@ -110,6 +110,7 @@ export class Publisher<T> {
     deadlineAtMs: number,
     idempotencyKey: string | undefined,
     dueAtMs: number,
+    callbackUrl?: string | undefined,
   ): Promise<T> {
     if (this.#pending >= MAX_PENDING || this.#sealedBytes >= MAX_PENDING_BYTES)
       return Promise.reject(this.#overloadedError())
@@ -122,9 +123,10 @@ export class Publisher<T> {
     fields.priority = priority
     fields.deadlineMs = deadlineAtMs
     builder.add(fields)
-    if (idempotencyKey !== undefined || dueAtMs !== 0) {
+    if (idempotencyKey !== undefined || dueAtMs !== 0 || callbackUrl !== undefined) {
       chunk.wishes ??= []
-      chunk.wishes.push({ index: builder.count - 1, idempotencyKey, dueAtMs: dueAtMs === 0 ? undefined : dueAtMs })
+      const wish = { index: builder.count - 1, idempotencyKey, dueAtMs: dueAtMs === 0 ? undefined : dueAtMs }
+      chunk.wishes.push(callbackUrl === undefined ? wish : { ...wish, callbackUrl })
     }
     const promise = new Promise<T>(this.#takeResolve)
     chunk.resolves.push(this.#taken)

@@ -55,6 +55,13 @@ export interface AddOptions<R = unknown> extends MessageOptions {
    */
   readonly deadlineMs?: number | undefined
   /**
+   * Who is told when the job has ended, however it ends: an `http(s)` URL of at most 2,048 bytes without credentials, to
+   * which a signed webhook is sent, after its end is durable and until it is taken (docs/callbacks.md). Sent by `sluice
+   * serve`, or by a Sluice opened with `callbacks`. Room for it is taken now: `QUEUE_FULL` where the queue of callbacks
+   * has none. @default none
+   */
+  readonly callbackUrl?: string | undefined
+  /**
    * Called once when the job has ended, with how it ended. It lives and dies with this process and with this Sluice; at
    * most 10,000 wait at a time, and `add` rejects with `OVERLOADED` beyond that. What it throws goes to `onError`. For
    * the truth after a restart, ask for the status. @default none

@@ -1,4 +1,5 @@
 /** What the settings of queues, topics and groups, and the options of single messages, may be: one table each. */
+import { callbackUrl } from './callback-url.ts'
 import { MAX_HEADER_BYTES, MAX_KEY_BYTES, PRIORITIES } from './message-batch.ts'
 import {
   abortSignal,
@@ -112,6 +113,7 @@ const JOB = {
   delayMs: duration(0),
   priority: oneOf(PRIORITIES),
   deadlineMs: duration(1),
+  callbackUrl,
   onSettled: callback,
 }
 export const JOB_RULES = createRules(JOB)
@@ -131,6 +133,7 @@ export const OUTPUT_JOB_RULES = createRules({
   delayMs: duration(0),
   priority: oneOf(PRIORITIES),
   deadlineMs: duration(1),
+  callbackUrl,
 })
 export const OUTPUT_MESSAGE_RULES = createRules(MESSAGE)
 

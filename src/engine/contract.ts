@@ -83,6 +83,8 @@ export interface AppendWish {
   readonly scope?: string | undefined
   /** Queues only. The job takes its place when this is due. */
   readonly dueAtMs?: number | undefined
+  /** Queues only. Who is told when the job has ended; checked by whoever took it in, and again before it is called. */
+  readonly callbackUrl?: string | undefined
 }
 
 export type AppendOutcome =
@@ -125,6 +127,8 @@ export interface FullOutcome {
   readonly retryAfterMs: number
   /** Of a topic: the group that is furthest behind. */
   readonly group?: string | undefined
+  /** What is full, where it is not what was appended to: the queue of callbacks. */
+  readonly queue?: string | undefined
 }
 
 // ---- read

@@ -98,6 +98,19 @@ export const DEFAULT_TOPIC: TopicSettings = {
   onSlowGroup: 'refuse',
 }
 
+/** Names that begin so are Sluice's own: nobody else may declare one. */
+export const RESERVED_NAMES = 'sluice.'
+/** The queue of callbacks that wait to be sent (ledger/callbacks.ts). It is declared by the first job that asks for one. */
+export const CALLBACKS_QUEUE = 'sluice.callbacks'
+
+/** What the queue of callbacks is declared with: 12 attempts over one to two days, each place reckoned at 8 KiB. */
+export const DEFAULT_CALLBACKS: QueueSettings = {
+  ...DEFAULT_QUEUE,
+  attempts: 12,
+  backoff: { baseMs: 10_000, factor: 4, maxMs: 43_200_000 },
+  limit: { messages: 100_000, bytes: 1_073_741_824 },
+}
+
 /** Settings as a user gives them: any part may be left out. */
 export type Partially<T> = { readonly [K in keyof T]?: T[K] extends object ? Partial<T[K]> | T[K] : T[K] }
 

@@ -1,14 +1,11 @@
 /**
- * Appending: admission, idempotency and delay of single messages, and the one fast way for a batch without wishes.
+ * Appending: admission and idempotency of single messages, and the one fast way for a batch without wishes.
  *
  * Idempotency (P8). A key is a row in the bucket of the time in which it came; a window is `BUCKETS` buckets, so that a
  * look-up asks for a handful of keys, and what is out of the window is deleted bucket by bucket, in key order. A row is
  * kept for at least the window and at most one bucket longer. Where the window was changed, keys are looked for in the
  * buckets of the former one too, for as long as those hold any. Where the wall clock was set back between two processes,
  * the time of keys stands still at the newest bucket until the clock has come that far, so that none is overlooked.
- *
- * Delay (P4). A delayed job is a row ordered by its due time; it counts in the depth from the start, takes its place
- * when it falls due, and leaves a row behind that says where it went, since its id was given before it had an offset.
  */
 import { hash } from 'node:crypto'
 import type {
@@ -21,8 +18,10 @@ import type {
 } from '../engine/contract.ts'
 import { type BatchRun, BatchView, gatherBatch } from '../message-batch.ts'
 import type { Core } from './core.ts'
+import { schedule, scheduledPlace } from './delaying.ts'
+import { offsetPlace, promise, promiseFits, refusePromise } from './promises.ts'
 import { hex, unhex } from './state.ts'
-import { type FormerWindow, type Leaving, sizeOfAll, type Topic, type TopicRow } from './topic.ts'
+import { type FormerWindow, type Leaving, PROMISE_BYTES, sizeOfAll, type Topic, type TopicRow } from './topic.ts'
 
 interface IdempotencyRow {
   readonly place: StoredPlace
@@ -31,21 +30,8 @@ interface IdempotencyRow {
   readonly atMs: number
 }
 
-/** Where a delayed job went: an offset, or nowhere since it was cancelled. */
-export interface MovedRow {
-  readonly offset: number | null
-  readonly atMs: number
-  readonly acceptedAtMs: number
-}
-
 const BUCKETS = 4
 const MAX_FORMER_WINDOWS = 4
-/** Delayed jobs that take their places in one step, so that many at once do not hold up the rest. */
-const MAX_DUE_PER_STEP = 1_000
-/** How long after a full disk delayed jobs are tried again. */
-const FULL_DISK_RETRY_MS = 1_000
-/** Most bytes of a batch made of delayed jobs. */
-const MAX_DUE_BYTES = 262_144
 
 /** Stores a batch, or the messages of it that may be. */
 export function append(core: Core, topic: Topic, request: AppendRequest, isReserve: boolean): AppendOutcome {
@@ -68,13 +54,18 @@ export function append(core: Core, topic: Topic, request: AppendRequest, isReser
 /** Null if all of `outputs` find room, with the reserve, once `leaving` is settled; else the refusal (P7, P9). */
 export function admitOutputs(
   core: Core,
-  outputs: readonly { topic: Topic; batch: Uint8Array }[],
+  outputs: readonly { topic: Topic; batch: Uint8Array; wishes?: readonly AppendWish[] | undefined }[],
   leaving: Leaving,
 ): FullOutcome | null {
   const sums = new Map<Topic, { count: number; bytes: number }>()
-  for (const { topic, batch } of outputs) {
+  const add = (topic: Topic, count: number, bytes: number): void => {
     const sum = sums.get(topic) ?? { count: 0, bytes: 0 }
-    sums.set(topic, { count: sum.count + new BatchView(batch).count, bytes: sum.bytes + sizeOfAll(batch) })
+    sums.set(topic, { count: sum.count + count, bytes: sum.bytes + bytes })
+  }
+  for (const { topic, batch, wishes = [] } of outputs) {
+    add(topic, new BatchView(batch).count, sizeOfAll(batch))
+    const promises = wishes.filter(({ callbackUrl }) => callbackUrl !== undefined).length
+    if (promises > 0 && !core.refuseAppends) add(core.callbacks(), promises, promises * PROMISE_BYTES)
   }
   for (const [topic, { count, bytes }] of sums) {
     if (core.refuseAppends || !topic.fits(count, bytes, true, leaving))
@@ -105,13 +96,17 @@ function appendSome(
       outcomes.push(
         topic.refuse(core, { messages: 1, bytes: size }, { messages: offset - topic.head, bytes }, isReserve),
       )
+    } else if (wish?.callbackUrl !== undefined && !promiseFits(core, isReserve)) {
+      outcomes.push(refusePromise(core, isReserve))
     } else if (wish?.dueAtMs !== undefined && wish.dueAtMs > core.nowMs) {
       const place = schedule(core, topic, view, i, Math.ceil(wish.dueAtMs))
       if (wish.idempotencyKey !== undefined) remember(core, topic, view, i, wish, place)
+      if (wish.callbackUrl !== undefined) promise(core, topic, scheduledPlace(place), wish.callbackUrl)
       outcomes.push({ status: 'scheduled', dueAtMs: place.dueMs, serial: place.serial })
     } else {
       if (wish?.idempotencyKey !== undefined)
         remember(core, topic, view, i, wish, { kind: 'offset', partition: 0, offset })
+      if (wish?.callbackUrl !== undefined) promise(core, topic, offsetPlace(offset), wish.callbackUrl)
       const last = runs.at(-1)
       if (last?.to === i) runs[runs.length - 1] = { ...last, to: i + 1 }
       else runs.push({ batch: view, from: i, to: i + 1 })
@@ -209,83 +204,4 @@ function keyHash(wish: AppendWish): string {
 
 function payloadHash(view: BatchView, index: number): string {
   return hash('sha256', view.payload(index), 'hex').slice(0, 32)
-}
-
-// ---- delay
-
-type ScheduledPlace = Extract<StoredPlace, { kind: 'scheduled' }>
-
-function schedule(core: Core, topic: Topic, view: BatchView, index: number, dueMs: number): ScheduledPlace {
-  const place: ScheduledPlace = { kind: 'scheduled', dueMs, serial: topic.serial++ }
-  const message = gatherBatch([{ batch: view, from: index, to: index + 1 }])
-  const value = new Uint8Array(8 + message.byteLength)
-  new DataView(value.buffer).setFloat64(0, core.nowMs, true)
-  value.set(message, 8)
-  core.state.put(`d/${hex(topic.row.id)}/${scheduledKey(dueMs, place.serial)}`, value)
-  topic.scheduled++
-  topic.scheduledBytes += view.size(index)
-  topic.countersChanged = true
-  core.grown.add(topic)
-  setDueTimer(core, topic, dueMs)
-  return place
-}
-
-/** Sees to it that `placeDue` runs at `atMs`: one timer to a topic, however many jobs are delayed. */
-export function setDueTimer(core: Core, topic: Topic, atMs: number): void {
-  if (atMs >= topic.dueTimerMs) return
-  topic.dueTimerMs = atMs
-  core.timers.add(atMs, { kind: 'scheduled', topic, atMs })
-}
-
-/** When the delayed job of that row was accepted. */
-export function acceptedAtMs(row: Uint8Array): number {
-  return new DataView(row.buffer, row.byteOffset).getFloat64(0, true)
-}
-
-/** The end of the keys of a delayed job. */
-export function scheduledKey(dueMs: number, serial: number): string {
-  return `${hex(dueMs)}-${hex(serial)}`
-}
-
-/** Gives the delayed jobs that are due their places, in order of their times, then of acceptance. */
-export function placeDue(core: Core, topic: Topic, atMs: number): void {
-  if (atMs !== topic.dueTimerMs) return
-  topic.dueTimerMs = Number.POSITIVE_INFINITY
-  if (topic.scheduled === 0) return
-  if (core.refuseAppends) {
-    setDueTimer(core, topic, core.nowMs + FULL_DISK_RETRY_MS)
-    return
-  }
-  const prefix = `d/${hex(topic.row.id)}/`
-  const due = core.state.range(prefix, prefix + hex(core.nowMs + 1), MAX_DUE_PER_STEP)
-  for (let from = 0; from < due.length; ) {
-    const runs: BatchRun[] = []
-    let bytes = 0
-    let offset = topic.head
-    for (; from < due.length && (runs.length === 0 || bytes < MAX_DUE_BYTES); from++) {
-      const [key, value] = due[from] as readonly [string, Uint8Array]
-      const view = new BatchView(value.subarray(8))
-      runs.push({ batch: view, from: 0, to: 1 })
-      bytes += view.bytes.byteLength
-      topic.scheduled--
-      topic.scheduledBytes -= view.size(0)
-      const end = key.slice(prefix.length)
-      core.state.delete(key)
-      const moved: MovedRow = { offset, atMs: core.nowMs, acceptedAtMs: acceptedAtMs(value) }
-      core.state.putJson(`m/${prefix.slice(2)}${end}`, moved)
-      const watchers = topic.scheduledWatchers.get(end)
-      if (watchers !== undefined) {
-        topic.scheduledWatchers.delete(end)
-        topic.jobs.watchers.set(offset, watchers)
-        topic.jobs.changed.add(offset)
-        core.touched.add(topic.jobs)
-      }
-      offset++
-    }
-    topic.store(core, gatherBatch(runs))
-  }
-  topic.countersChanged = true
-  const next = core.state.range(prefix, `${prefix}\x7f`, 1)[0]
-  if (next !== undefined)
-    setDueTimer(core, topic, Math.max(unhex(next[0].slice(prefix.length, prefix.length + 14)), core.nowMs + 1))
 }

@@ -33,6 +33,8 @@ export interface Core {
   /** Set while the disk is full: nothing is appended (P13). */
   refuseAppends: boolean
   outputs: StoredBatch[]
+  /** The queue of callbacks, declared where it is not yet there. */
+  callbacks(): Topic
   /** Topics that were appended to, and groups that may have something to hand out or to store. */
   readonly grown: Set<Topic>
   readonly touched: Set<Group>

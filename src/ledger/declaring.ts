@@ -1,11 +1,14 @@
 /** Declaring: how queues, topics and groups come to be and how their settings change. */
 import type { Declaration, DeclareOutcome } from '../engine/contract.ts'
 import {
+  CALLBACKS_QUEUE,
+  DEFAULT_CALLBACKS,
   DEFAULT_GROUP,
   DEFAULT_QUEUE,
   DEFAULT_TOPIC,
   type GroupSettings,
   type QueueSettings,
+  RESERVED_NAMES,
   withDefaults,
 } from '../engine/options.ts'
 import { formerWindows } from './appending.ts'
@@ -58,7 +61,14 @@ function createTopic(
   registry: Registry,
   { kind, name, settings: given }: TopicDeclaration,
 ): DeclareOutcome {
-  const settings = kind === 'queue' ? withDefaults(DEFAULT_QUEUE, given) : withDefaults(DEFAULT_TOPIC, given)
+  const isCallbacks = kind === 'queue' && name === CALLBACKS_QUEUE
+  if (name.startsWith(RESERVED_NAMES) && !isCallbacks)
+    return {
+      status: 'conflict',
+      message: `Names that begin with '${RESERVED_NAMES}' are Sluice's own, as "${name}" does`,
+    }
+  const defaults = isCallbacks ? DEFAULT_CALLBACKS : DEFAULT_QUEUE
+  const settings = kind === 'queue' ? withDefaults(defaults, given) : withDefaults(DEFAULT_TOPIC, given)
   const tag = Math.floor(core.random() * 36 ** 6)
     .toString(36)
     .padStart(6, '0')

@@ -5,8 +5,9 @@
 import type { FindOutcome, JobStatus, JobView } from '../engine/contract.ts'
 import { formatJobId, type JobId, parseJobId } from '../job-id.ts'
 import { BatchView } from '../message-batch.ts'
-import { acceptedAtMs, type MovedRow, scheduledKey } from './appending.ts'
+import { announceEnd } from './callbacks.ts'
 import type { Core } from './core.ts'
+import { acceptedAtMs, type MovedRow, scheduledKey, scheduledPlace } from './delaying.ts'
 import type { Group } from './group.ts'
 import type { WatchWaiter } from './requests.ts'
 import { type OutcomeRow, revoke, settleAs } from './settling.ts'
@@ -200,6 +201,7 @@ function cancelDelayed(core: Core, topic: Topic, job: JobId): void {
   topic.scheduledBytes -= new BatchView(row.subarray(8)).size(0)
   topic.countersChanged = true
   core.grown.add(topic)
+  announceEnd(core, topic, scheduledPlace(place), { status: 'cancelled', attempts: 0 })
   answerDelayed(core, topic, end, job)
 }
 

@@ -18,14 +18,16 @@
  *  2. Each request is answered once: in its own step, or in a later one where it waits.
  */
 import type { AppendOutcome, FindOutcome, SettleOutcome, SettleRequest } from '../engine/contract.ts'
+import { CALLBACKS_QUEUE } from '../engine/options.ts'
 import { type ErrorCode, SluiceError } from '../errors.ts'
 import type { Commit, Log, LogState } from '../logs/contract.ts'
 import { BatchView } from '../message-batch.ts'
 import { Timers } from '../policy/timers.ts'
-import { admitOutputs, append, placeDue } from './appending.ts'
+import { admitOutputs, append } from './appending.ts'
 import { carryOut } from './commands.ts'
 import type { Core, Due } from './core.ts'
 import { declare, type Registry } from './declaring.ts'
+import { placeDue } from './delaying.ts'
 import type { Group } from './group.ts'
 import { serveWaiters } from './hand-out.ts'
 import { addWatcher, answerWatchers, findJob, isWanted, removeWatcher } from './jobs.ts'
@@ -88,6 +90,7 @@ export class Ledger implements Registry {
       durability: log.abilities.durability,
       copies: log.abilities.copies,
       refuseAppends: false,
+      callbacks: () => this.#callbacks(),
       outputs: [],
       grown: new Set(),
       touched: new Set(),
@@ -281,8 +284,19 @@ export class Ledger implements Registry {
     }
   }
 
+  #callbacks(): Topic {
+    if (!this.topics.has(CALLBACKS_QUEUE))
+      declare(this.#core, this, { kind: 'queue', name: CALLBACKS_QUEUE, settings: {} })
+    return this.topics.get(CALLBACKS_QUEUE) as Topic
+  }
+
+  /** The topic that a request may append to. Into the queue of callbacks nothing comes but what the ledger puts there. */
+  #target(name: string): Topic | undefined {
+    return name === CALLBACKS_QUEUE ? undefined : this.topics.get(name)
+  }
+
   #append(request: Parameters<typeof append>[2]): AppendOutcome {
-    const topic = this.topics.get(request.topic)
+    const topic = this.#target(request.topic)
     if (topic === undefined) return { status: 'not-found' }
     this.#makeRoom(topic, request.batch)
     return append(this.#core, topic, request, false)
@@ -301,17 +315,17 @@ export class Ledger implements Registry {
     const outputs = request.outputs ?? []
     return settleHold(this.#core, group, request, {
       admit: (leaving) => {
-        const known = outputs.flatMap(({ topic: name, batch }) => {
-          const topic = this.topics.get(name)
+        const known = outputs.flatMap(({ topic: name, batch, wishes }) => {
+          const topic = this.#target(name)
           if (topic === undefined) return []
           this.#makeRoom(topic, batch)
-          return [{ topic, batch }]
+          return [{ topic, batch, wishes }]
         })
         return admitOutputs(this.#core, known, leaving)
       },
       store: () =>
         outputs.map((output) => {
-          const topic = this.topics.get(output.topic)
+          const topic = this.#target(output.topic)
           return topic === undefined ? { status: 'not-found' } : append(this.#core, topic, output, true)
         }),
     })

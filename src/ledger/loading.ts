@@ -2,9 +2,11 @@
  * Loading: the ledger as it was committed. Reads what is unsettled and tried, never what merely waits, so that opening
  * takes the same time whatever the depth.
  */
+import { CALLBACKS_QUEUE } from '../engine/options.ts'
 import type { LogExtent } from '../logs/contract.ts'
-import { newestBucketMs, setDueTimer } from './appending.ts'
+import { newestBucketMs } from './appending.ts'
 import type { Core } from './core.ts'
+import { setDueTimer } from './delaying.ts'
 import { Group, type GroupRow, type Trouble } from './group.ts'
 import { addLease } from './hand-out.ts'
 import { Lease, type LeaseRow, offsetsOfRow } from './lease.ts'
@@ -45,6 +47,8 @@ export function loadGroups(
     topic.groups.set(row.name, group)
     loadGroup(core, group, mode)
   }
+  const callbacks = topics.get(CALLBACKS_QUEUE)
+  if (callbacks !== undefined) for (const topic of topics.values()) callbacks.promised += topic.promises
 }
 
 function loadTopic(core: Core, topic: Topic, extent: LogExtent): void {
@@ -59,6 +63,7 @@ function loadTopic(core: Core, topic: Topic, extent: LogExtent): void {
   topic.scheduled = counters.scheduled
   topic.scheduledBytes = counters.scheduledBytes
   topic.serial = counters.serial
+  topic.promises = counters.promises ?? 0
   const prefix = `d/${hex(topic.row.id)}/`
   const next = core.state.under(prefix, 1)[0]
   if (next !== undefined) setDueTimer(core, topic, unhex(next[0].slice(prefix.length, prefix.length + 14)))

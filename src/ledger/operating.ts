@@ -5,11 +5,12 @@ import { parseJobId } from '../job-id.ts'
 import { BatchBuilder, BatchView, type MessageFields } from '../message-batch.ts'
 import { Lanes } from '../policy/lanes.ts'
 import { OffsetQueue } from '../policy/offset-queue.ts'
-import { type MovedRow, scheduledKey } from './appending.ts'
 import type { Core } from './core.ts'
+import { type MovedRow, scheduledKey } from './delaying.ts'
 import { fenceKey, type Group } from './group.ts'
 import { idOf, REDRIVE_HEADER } from './jobs.ts'
 import type { Lease } from './lease.ts'
+import { offsetPlace, promise, promiseFits, refusePromise } from './promises.ts'
 import { SettledSet } from './settled.ts'
 import { revoke, splitDeadLetter } from './settling.ts'
 import { hex, unhex } from './state.ts'
@@ -27,7 +28,8 @@ export function listDead(core: Core, group: Group, after: string | undefined, ma
   const letters = entries.map(([key, value]): DeadLetter => {
     const offset = unhex(key.slice(prefix.length))
     const { row, batch } = splitDeadLetter(value)
-    return { id: idOf(group.topic, offset), offset, ...row, batch: new Uint8Array(batch) }
+    const { attempts, error, diedAtMs } = row
+    return { id: idOf(group.topic, offset), offset, attempts, error, diedAtMs, batch: new Uint8Array(batch) }
   })
   const last = entries.at(-1)
   return {
@@ -91,10 +93,16 @@ function redriveDead(
   const { topic } = group
   for (const [key, value] of findDead(core, group, offsets, max)) {
     const offset = unhex(key.slice(-OFFSET_DIGITS))
-    const batch = withRedriveHeader(splitDeadLetter(value).batch, idOf(topic, offset))
+    const letter = splitDeadLetter(value)
+    const redriveOf = idOf(topic, offset)
+    const batch = withRedriveHeader(letter.batch, redriveOf)
     const bytes = sizeOfAll(batch)
     if (core.refuseAppends || !topic.fits(1, bytes, false)) return topic.refuse(core, { messages: 1, bytes })
-    made.push(idOf(topic, topic.store(core, batch)))
+    const { callbackUrl } = letter.row
+    if (callbackUrl !== undefined && !promiseFits(core, false)) return refusePromise(core, false)
+    const place = topic.store(core, batch)
+    if (callbackUrl !== undefined) promise(core, topic, offsetPlace(place), callbackUrl, redriveOf)
+    made.push(idOf(topic, place))
     dropDead(core, group, key)
   }
   return null

@@ -10,8 +10,9 @@
  * the results of old work. A topic keeps what its readers may come back for.
  */
 import type { Log } from '../logs/contract.ts'
-import { forgetKeys, type MovedRow } from './appending.ts'
+import { forgetKeys } from './appending.ts'
 import type { Core } from './core.ts'
+import type { MovedRow } from './delaying.ts'
 import { decodeJson, hex, unhex } from './state.ts'
 import type { Topic } from './topic.ts'
 

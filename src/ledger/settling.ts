@@ -13,9 +13,11 @@ import type {
 } from '../engine/contract.ts'
 import { gatherBatch } from '../message-batch.ts'
 import { backoffMs } from '../policy/retry.ts'
+import { announceEnd } from './callbacks.ts'
 import type { Core } from './core.ts'
 import type { Group } from './group.ts'
 import type { Lease } from './lease.ts'
+import { findPromise, offsetPlace } from './promises.ts'
 import { encodeText, hex } from './state.ts'
 import type { Leaving } from './topic.ts'
 
@@ -34,6 +36,8 @@ export interface DeadRow {
   readonly attempts: number
   readonly error: string
   readonly diedAtMs: number
+  /** Who hears of it when a job that is made of it ends. */
+  readonly callbackUrl?: string | undefined
 }
 
 const MAX_ERROR_CHARACTERS = 4_000
@@ -148,6 +152,7 @@ function settleOne(core: Core, group: Group, lease: Lease, offset: number, outco
         const row: OutcomeRow = { status: 'completed', attempts, atMs: core.nowMs }
         saveOutcome(core, group, offset, outcome.result === undefined ? row : { ...row, result: outcome.result })
       }
+      announceEnd(core, group.topic, offsetPlace(offset), { status: 'completed', attempts, result: outcome.result })
       group.markSettled(core, offset, lease.lanes[index] as number, lease.sizes[index] as number)
       break
     }
@@ -241,7 +246,8 @@ function die(core: Core, group: Group, lease: Lease, index: number, error: strin
   if (batch !== null) {
     const at = offset - batch.baseOffset
     const message = gatherBatch([{ batch: batch.view, from: at, to: at + 1 }])
-    const row: DeadRow = { attempts, error: text, diedAtMs: core.nowMs }
+    const callbackUrl = findPromise(core, group.topic, offsetPlace(offset))?.url
+    const row: DeadRow = { attempts, error: text, diedAtMs: core.nowMs, callbackUrl }
     const key = `x/${hex(group.row.id)}/${hex(offset)}`
     // A message of a topic can die again, after its group was moved back.
     if (core.state.get(key) === undefined) group.deadCount++
@@ -261,6 +267,7 @@ export function settleAs(core: Core, group: Group, offset: number, lane: number,
   saveOutcome(core, group, offset, row)
   group.markSettled(core, offset, lane, size)
   core.touched.add(group)
+  announceEnd(core, group.topic, offsetPlace(offset), row)
 }
 
 /** Kept for jobs: nobody asks how a message of a topic ended. */

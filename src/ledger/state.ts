@@ -16,6 +16,7 @@
  *     k/GROUP/OFFSET/NAME       JSON text: what `once` keeps
  *     d/TOPIC/DUE-SERIAL        a delayed job: a double (accepted at), a batch of one message
  *     m/TOPIC/DUE-SERIAL        JSON MovedRow: where a delayed job went
+ *     b/TOPIC/PLACE             JSON PromiseRow: the callback that a job will get; PLACE is its OFFSET, or `s` DUE-SERIAL
  *     i/TOPIC/BUCKET/HASH       JSON IdempotencyRow; a bucket is named by the time at which it begins
  *
  * Numbers in keys are in hexadecimal, 14 digits, so that their order is the order of the keys.

@@ -43,6 +43,8 @@ export interface TopicCounters {
   readonly scheduledBytes: number
   /** The next serial number of a delayed job. */
   readonly serial: number
+  /** Jobs that have not ended and will get a callback. Absent: 0. */
+  readonly promises?: number
 }
 
 /** Messages and their bytes. */
@@ -55,6 +57,9 @@ export interface Amount {
 export interface Leaving extends Amount {
   readonly group: Group
 }
+
+/** What a callback that is not written yet counts in bytes: one without a result is never larger (callbacks.ts). */
+export const PROMISE_BYTES = 8_192
 
 const NOTHING: Amount = { messages: 0, bytes: 0 }
 
@@ -70,6 +75,10 @@ export class Topic {
   scheduled = 0
   scheduledBytes = 0
   serial = 0
+  /** Jobs of this queue that have not ended and will get a callback. */
+  promises = 0
+  /** Of the queue of callbacks: places that are kept for such jobs of all queues (promises.ts). */
+  promised = 0
   /** When the timer for delayed jobs fires. */
   dueTimerMs = Number.POSITIVE_INFINITY
   countersChanged = false
@@ -106,7 +115,10 @@ export class Topic {
       messages = Math.max(messages, isLeft ? group.depth - leaving.messages : group.depth)
       bytes = Math.max(bytes, isLeft ? group.depthBytes - leaving.bytes : group.depthBytes)
     }
-    return { messages: messages + this.scheduled, bytes: bytes + this.scheduledBytes }
+    return {
+      messages: messages + this.scheduled + this.promised,
+      bytes: bytes + this.scheduledBytes + this.promised * PROMISE_BYTES,
+    }
   }
 
   /** Whether `count` messages of `bytes` may be stored, all of them, once `leaving` is settled. */
@@ -234,6 +246,7 @@ export class Topic {
       scheduled: this.scheduled,
       scheduledBytes: this.scheduledBytes,
       serial: this.serial,
+      ...(this.promises === 0 ? {} : { promises: this.promises }),
     }
     core.state.putJson(`T/${hex(this.row.id)}`, counters)
   }

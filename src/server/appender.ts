@@ -3,6 +3,7 @@
  * sockets travel together: one batch a queue, one call to the engine. There is no timer, so a lone request does not wait.
  */
 
+import { RESERVED_NAMES } from '../engine/options.ts'
 import { SluiceError } from '../errors.ts'
 import {
   type AppendOutcome,
@@ -13,6 +14,7 @@ import {
   type MessageOutcome,
   type StoreReceipt,
 } from '../index.ts'
+import { reservedError } from '../outcomes.ts'
 import type { Incoming } from './incoming.ts'
 
 export interface Appended {
@@ -142,7 +144,8 @@ function fail({ sinks, numbers }: Pending, error: unknown): void {
 
 function deliver(topic: string, pending: Pending, outcome: AppendOutcome | undefined): void {
   if (outcome === undefined || outcome.status === 'not-found') {
-    fail(pending, new SluiceError('TOPIC_NOT_FOUND', `There is no queue or topic '${topic}' any more.`))
+    const gone = new SluiceError('TOPIC_NOT_FOUND', `There is no queue or topic '${topic}' any more.`)
+    fail(pending, topic.startsWith(RESERVED_NAMES) ? reservedError(topic) : gone)
     return
   }
   const { sinks, numbers, wishes } = pending

@@ -4,6 +4,7 @@
  */
 import { isUtf8 } from 'node:buffer'
 import type { IncomingHttpHeaders } from 'node:http'
+import { normalizeCallbackUrl } from '../callback-url.ts'
 import { SluiceError } from '../errors.ts'
 import { type AppendWish, type MessageFields, PRIORITIES } from '../index.ts'
 import { checkOptions, findNearest, MAX_DURATION_MS } from '../options-check.ts'
@@ -20,7 +21,7 @@ const delayHeader = wholeText(0, MAX_DURATION_MS)
 const deadlineHeader = wholeText(1, MAX_DURATION_MS)
 const NO_OPTIONS = {}
 const HEADERS = {
-  queue: ['Sluice-Key', 'Sluice-Delay-Ms', 'Sluice-Deadline-Ms', 'Sluice-Priority'],
+  queue: ['Sluice-Key', 'Sluice-Delay-Ms', 'Sluice-Deadline-Ms', 'Sluice-Priority', 'Sluice-Callback-Url'],
   topic: ['Sluice-Key'],
 } as const
 
@@ -82,6 +83,7 @@ interface MessageOptions {
   readonly delayMs?: number
   readonly priority?: (typeof PRIORITIES)[number]
   readonly deadlineMs?: number
+  readonly callbackUrl?: string
 }
 
 /** Checks the options with the rules that they have in TypeScript, and makes fields and wishes of them. */
@@ -94,7 +96,7 @@ function complete(
 ): Incoming {
   if (options === NO_OPTIONS) return { fields: payload, wish: null }
   checkOptions(options, kind === 'queue' ? OUTPUT_JOB_RULES : OUTPUT_MESSAGE_RULES, where)
-  const { key, headers, idempotencyKey, delayMs = 0, priority, deadlineMs } = options as MessageOptions
+  const { key, headers, idempotencyKey, delayMs = 0, priority, deadlineMs, callbackUrl } = options as MessageOptions
   return {
     fields: {
       ...payload,
@@ -104,9 +106,13 @@ function complete(
       ...(deadlineMs === undefined ? {} : { deadlineMs: nowMs + deadlineMs }),
     },
     wish:
-      delayMs === 0 && idempotencyKey === undefined
+      delayMs === 0 && idempotencyKey === undefined && callbackUrl === undefined
         ? null
-        : { idempotencyKey, dueAtMs: delayMs === 0 ? undefined : nowMs + delayMs },
+        : {
+            idempotencyKey,
+            dueAtMs: delayMs === 0 ? undefined : nowMs + delayMs,
+            ...(callbackUrl === undefined ? {} : { callbackUrl: normalizeCallbackUrl(callbackUrl) }),
+          },
   }
 }
 
@@ -130,6 +136,7 @@ function readHeaders(given: IncomingHttpHeaders, kind: 'queue' | 'topic'): objec
     take('sluice-delay-ms', 'delayMs', (value) => delayHeader(value, 'Sluice-Delay-Ms'))
     take('sluice-deadline-ms', 'deadlineMs', (value) => deadlineHeader(value, 'Sluice-Deadline-Ms'))
     take('sluice-priority', 'priority', (value) => value)
+    take('sluice-callback-url', 'callbackUrl', decodeHeader)
   }
   return count === 0 ? NO_OPTIONS : options
 }

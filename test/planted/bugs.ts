@@ -13,6 +13,7 @@ export interface PlantedBug {
   readonly caughtBy: readonly string[]
 }
 
+const DELAYING = 'src/ledger/delaying.ts'
 const APPENDING = 'src/ledger/appending.ts'
 const SETTLING = 'src/ledger/settling.ts'
 const HAND_OUT = 'src/ledger/hand-out.ts'
@@ -97,7 +98,7 @@ export const PLANTED: readonly PlantedBug[] = [
   },
   {
     title: 'a delayed job before it is due',
-    file: APPENDING,
+    file: DELAYING,
     from: 'prefix + hex(core.nowMs + 1)',
     to: 'prefix + hex(core.nowMs + 500)',
     caughtBy: ['no-early-delivery'],
@@ -196,8 +197,8 @@ export const PLANTED: readonly PlantedBug[] = [
   {
     title: 'a limit that does not count what is delayed',
     file: TOPIC,
-    from: 'return { messages: messages + this.scheduled, bytes: bytes + this.scheduledBytes }',
-    to: 'return { messages: messages, bytes: bytes }',
+    from: 'messages: messages + this.scheduled + this.promised,',
+    to: 'messages: messages + this.promised,',
     caughtBy: ['bounded-depth'],
   },
   {

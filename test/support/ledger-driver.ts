@@ -350,9 +350,11 @@ export function toAppend(
 ): { topic: string; batch: Uint8Array; wishes?: AppendWish[] } {
   const builder = new BatchBuilder()
   const wishes: AppendWish[] = []
-  drafts.forEach(({ payload = '0', idempotencyKey, scope, dueAtMs, ...fields }, index) => {
+  drafts.forEach(({ payload = '0', idempotencyKey, scope, dueAtMs, callbackUrl, ...fields }, index) => {
     builder.add({ ...fields, payload })
-    if (idempotencyKey !== undefined || dueAtMs !== undefined) wishes.push({ index, idempotencyKey, scope, dueAtMs })
+    if (callbackUrl !== undefined) wishes.push({ index, idempotencyKey, scope, dueAtMs, callbackUrl })
+    else if (idempotencyKey !== undefined || dueAtMs !== undefined)
+      wishes.push({ index, idempotencyKey, scope, dueAtMs })
   })
   const batch = builder.finish()
   return wishes.length === 0 ? { topic, batch } : { topic, batch, wishes }

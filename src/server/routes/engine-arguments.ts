@@ -2,6 +2,7 @@
  * What each method of the engine may be asked over HTTP, as tables: a client that is broken or hostile gets an error that
  * names what is wrong, and the engine never sees it.
  */
+import { callbackUrl, normalizeCallbackUrl } from '../../callback-url.ts'
 import { SluiceError } from '../../errors.ts'
 import { findBatchDamage, MAX_BATCH_MESSAGES } from '../../message-batch.ts'
 import { checkOptions, invalidOption } from '../../options-check.ts'
@@ -98,7 +99,14 @@ const wish = object({
   idempotencyKey: optional(text(1_024)),
   scope: optional(text(256)),
   dueAtMs: optional(number),
+  callbackUrl: optional(normalUrl),
 })
+
+/** A client sends it in its normal form, which is what is bounded. */
+function normalUrl(value: unknown, name: string): void {
+  callbackUrl(value, name)
+  if (normalizeCallbackUrl(value as string) !== value) throw invalidOption(name, '(not shown)', 'in its normal form')
+}
 
 function batch(value: unknown, name: string): void {
   if (!(value instanceof Uint8Array)) throw invalidOption(name, value, 'the bytes of a batch')
