@@ -50,21 +50,39 @@ export class Broker {
   #rested: (() => void) | null = null
   #closing: Promise<void> | null = null
 
-  private constructor(log: Log, ownership: Ownership, ledger: Ledger, host: Host, emit: Emit) {
+  readonly #onFailure: (error: SluiceError) => void
+
+  private constructor(
+    log: Log,
+    ownership: Ownership,
+    ledger: Ledger,
+    host: Host,
+    emit: Emit,
+    onFailure: (error: SluiceError) => void,
+  ) {
     this.#log = log
     this.#ownership = ownership
     this.#ledger = ledger
     this.#host = host
     this.#emit = emit
+    this.#onFailure = onFailure
     ownership.signal.addEventListener('abort', () => this.#fail(ownership.signal.reason))
   }
 
-  /** Opens the ledger over `log`. `emit` gets answers, and how many requests of `submit` they and earlier ones took in. */
-  static async open(log: Log, host: Host, emit: Emit): Promise<Broker> {
+  /**
+   * Opens the ledger over `log`. `emit` gets answers, and how many requests of `submit` they and earlier ones took in;
+   * `onFailure` hears why the broker became `failed`, once, before anybody is answered so.
+   */
+  static async open(
+    log: Log,
+    host: Host,
+    emit: Emit,
+    onFailure: (error: SluiceError) => void = () => {},
+  ): Promise<Broker> {
     const ownership = await log.own()
     const ledger = new Ledger(ledgerLog(log), ownership.state, host.random)
     await ledger.open(host.now())
-    const broker = new Broker(log, ownership, ledger, host, emit)
+    const broker = new Broker(log, ownership, ledger, host, emit, onFailure)
     await broker.#step([])
     // What a damaged or failing log says on opening is said to who opens it.
     if (broker.#failure !== null) throw broker.#failure
@@ -207,6 +225,7 @@ export class Broker {
     this.#mode = 'failed'
     this.#cancelTimer()
     this.#failure = toFailure(cause)
+    this.#onFailure(this.#failure)
     const error = wireError(this.#failure)
     const taken = this.#waiting.length
     this.#waiting = []

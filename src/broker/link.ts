@@ -6,10 +6,10 @@ import type { EngineAbilities } from '../engine/abilities.ts'
 import { SluiceError } from '../errors.ts'
 import type { Host } from '../host/host.ts'
 import type { LedgerAnswer, LedgerRequest } from '../ledger/requests.ts'
-import type { Durability, LogAbilities, LogHealth } from '../logs/contract.ts'
+import type { LogAbilities, LogHealth } from '../logs/contract.ts'
 import { openMemoryLog } from '../logs/memory.ts'
 import { Broker } from './broker.ts'
-import type { FromBroker, ToBroker } from './messages.ts'
+import type { FromBroker, ThreadEntry, ToBroker } from './messages.ts'
 
 const KEEP_ALIVE_MS = 1_000_000
 
@@ -70,16 +70,15 @@ export async function openMemoryLink(host: Host, onAnswers: OnAnswers): Promise<
   }
 }
 
-/** A broker over a folder, in a thread of its own, so that a sync does not hold up the caller, nor the caller a lease. */
+/** A broker in a thread of its own, so that a sync does not hold up the caller, nor the caller a lease or a heartbeat. */
 export function openThreadLink(
-  folder: string,
-  durability: Durability,
+  { entry, options }: ThreadEntry,
   onAnswers: OnAnswers,
   onFailure: (error: SluiceError) => void,
 ): Promise<Link> {
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
-  const thread = new Worker(new URL(`./thread.${extension}`, import.meta.url), {
-    workerData: { folder, durability },
+  const thread = new Worker(new URL(`./${entry}.${extension}`, import.meta.url), {
+    workerData: options,
     // The thread installs no handlers and needs no flags of the caller's, such as a test runner's.
     execArgv: [],
     name: 'sluice-broker',

@@ -28,10 +28,13 @@ import type {
 } from '../engine/contract.ts'
 import { SluiceError } from '../errors.ts'
 import { type Host, realHost } from '../host/host.ts'
+import type { Journal } from '../journals/contract.ts'
 import type { AnswerValue, LedgerAnswer, LedgerRequest } from '../ledger/requests.ts'
 import type { Durability, LogHealth } from '../logs/contract.ts'
 import { unknownOutcome } from './broker.ts'
 import { type Link, openMemoryLink, openThreadLink } from './link.ts'
+import type { SharedOptions } from './messages.ts'
+import { openRouterLink } from './shared/link.ts'
 
 const MAX_MESSAGES_UNDER_WAY = 2
 
@@ -65,8 +68,23 @@ export async function openLocalEngine(folder: string, options: LocalEngineOption
         "A folder is always at least as durable as 'os'. Open ':memory:' for durability 'memory'",
       )
     }
-    engine.connect(await openThreadLink(folder, durability ?? 'disk', engine.onAnswers, engine.onFailure))
+    const entry = { entry: 'thread', options: { folder, durability: durability ?? 'disk' } } as const
+    engine.connect(await openThreadLink(entry, engine.onAnswers, engine.onFailure))
   }
+  return engine
+}
+
+/** Opens the engine over a broker that this process shares with others. */
+export async function openSharedEngine(options: SharedOptions): Promise<Engine> {
+  const engine = new LocalEngine()
+  engine.connect(await openThreadLink({ entry: 'shared/thread', options }, engine.onAnswers, engine.onFailure))
+  return engine
+}
+
+/** The same in this thread, over a journal that is open: for tests, simulations, and journals of one's own. */
+export async function openJournalEngine(journal: Journal, host: Host = realHost): Promise<Engine> {
+  const engine = new LocalEngine()
+  engine.connect(await openRouterLink(journal, host, engine.onAnswers))
   return engine
 }
 

@@ -3,10 +3,26 @@ import type { EngineAbilities } from '../engine/abilities.ts'
 import type { AnswerError, LedgerAnswer, LedgerRequest } from '../ledger/requests.ts'
 import type { Durability, LogHealth } from '../logs/contract.ts'
 
-export interface BrokerOptions {
+/** Over a folder, which is this process's alone. */
+export interface FolderOptions {
   readonly folder: string
   readonly durability: Durability
 }
+
+/** Over a broker (Redis, RabbitMQ, Kafka), which is shared with other processes. */
+export interface SharedOptions {
+  readonly url: string
+  readonly namespace: string
+  readonly durability: Durability | undefined
+  readonly copies: number | undefined
+  readonly connectMs: number | undefined
+  readonly stateDir: string | null
+}
+
+/** Which file the thread runs, and what it is told. */
+export type ThreadEntry =
+  | { readonly entry: 'thread'; readonly options: FolderOptions }
+  | { readonly entry: 'shared/thread'; readonly options: SharedOptions }
 
 export type ToBroker =
   | { readonly kind: 'requests'; readonly requests: readonly LedgerRequest[] }

@@ -3,12 +3,13 @@ import { existsSync, statSync } from 'node:fs'
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { SluiceError } from '../errors.ts'
 import { realHost } from '../host/host.ts'
-import type { LedgerAnswer, LedgerRequest } from '../ledger/requests.ts'
+import type { LedgerRequest } from '../ledger/requests.ts'
 import { openSqliteLog } from '../logs/sqlite.ts'
 import { Broker } from './broker.ts'
 import { type FolderHold, holdFolder } from './folder-hold.ts'
 import { abilitiesOver } from './link.ts'
-import type { BrokerOptions, FromBroker, ToBroker } from './messages.ts'
+import type { FolderOptions, FromBroker, ToBroker } from './messages.ts'
+import { transferable } from './transferable.ts'
 
 const port = parentPort
 if (port === null) throw new Error('This file is the entry of a thread')
@@ -19,7 +20,7 @@ const MAX_EAGER_STEPS = 32
 
 const send = (message: FromBroker, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer)
 
-const { folder, durability } = workerData as BrokerOptions
+const { folder, durability } = workerData as FolderOptions
 let hold: FolderHold | null = null
 try {
   // Before the log looks at the files, if there are any: opening repairs what a kill has left.
@@ -89,14 +90,4 @@ try {
       : new SluiceError('ENGINE_FAILED', `The data folder "${folder}" cannot be opened: ${error}`, {}, error)
   send({ kind: 'refused', error: { code: known.code, message: known.message, details: known.details } })
   port.close()
-}
-
-/** Buffers that are nobody else's: the batches made for leases. */
-function transferable(answers: readonly LedgerAnswer[]): ArrayBuffer[] {
-  const buffers: ArrayBuffer[] = []
-  for (const answer of answers) {
-    if (!('value' in answer) || answer.value === null || !('status' in answer.value)) continue
-    if (answer.value.status === 'leased') buffers.push(answer.value.batch.buffer as ArrayBuffer)
-  }
-  return buffers
 }

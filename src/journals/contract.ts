@@ -91,7 +91,10 @@ export interface Mailbox {
 
 export interface Journal {
   readonly abilities: JournalAbilities
-  /** Waits until the journal is nobody else's, and takes it. Rejects only if `signal` aborts (with its reason) or after `close`. */
+  /**
+   * Waits until the journal is nobody else's, and takes it. Rejects only if `signal` aborts (with its reason) or after
+   * `close`. An earlier grant of this journal that has not ended is given up first.
+   */
   own(signal: AbortSignal): Promise<Grant>
   /** Appends in order. One call at a time. See rules 2, 3, 5, 6. */
   append(grant: Grant, entries: readonly Uint8Array[]): Promise<JournalOutcome>

@@ -40,11 +40,11 @@ import type {
   SettleRequest,
   WatchRequest,
 } from '../engine/contract.ts'
+import { isKeyed, isRepeatableCommand } from '../engine/repeatable.ts'
 import { decodeWire, encodeWire, WIRE_VERSION } from '../engine/wire.ts'
 import { SluiceError } from '../errors.ts'
 import { realHost } from '../host/host.ts'
 import type { LeaseHeart } from '../lease-heart.ts'
-import { BatchView } from '../message-batch.ts'
 import { backoffMs } from '../policy/retry.ts'
 import { Heart } from './heart.ts'
 import { type Sent, Transport } from './transport.ts'
@@ -56,26 +56,6 @@ const CLOSE_MS = 5_000
 /** What a network and a server may take beyond the wait that was asked for. */
 const ANSWER_MS = 10_000
 const BACKOFF = { baseMs: 20, factor: 2, maxMs: 1_000 }
-/** Commands that a second time find done, and do no more. */
-const REPEATABLE: ReadonlySet<Command['kind']> = new Set([
-  'cancel',
-  'explain',
-  'pause',
-  'resume',
-  'dead',
-  'seek',
-  'remember',
-  'recall',
-])
-
-/** What `open('http://…')` makes a Sluice of. */
-export interface RemoteEngine extends Engine {
-  /** Keeps what workers hold while their thread is blocked. Closed with the engine. */
-  readonly heart: LeaseHeart
-  /** How far the clock of the server was ahead of this machine's; 0 where they cannot be told apart. */
-  readonly clockAheadMs: number
-}
-
 interface Handshake {
   readonly product?: string
   readonly version?: number
@@ -231,7 +211,7 @@ class HttpEngine implements RemoteEngine {
   }
 
   command(command: Command): Promise<CommandOutcome> {
-    return this.#follow(() => this.#ask('command', command, { isRepeatable: REPEATABLE.has(command.kind) }))
+    return this.#follow(() => this.#ask('command', command, { isRepeatable: isRepeatableCommand(command) }))
   }
 
   stats(): Promise<EngineStats> {
@@ -349,10 +329,6 @@ const ABORTED = new Error('aborted')
 /** It is stopping, or has too much to do: nothing was done, and it may go better in a moment. */
 function isBusy({ code }: SluiceError): boolean {
   return code === 'CLOSED' || code === 'OVERLOADED'
-}
-
-function isKeyed({ batch, wishes = [] }: AppendRequest): boolean {
-  return wishes.filter(({ idempotencyKey }) => idempotencyKey !== undefined).length === new BatchView(batch).count
 }
 
 function isWanted(request: WatchRequest, { job }: Extract<FindOutcome, { status: 'found' }>): boolean {

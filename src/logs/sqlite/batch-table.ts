@@ -36,6 +36,8 @@ interface Place {
   trimTo: number
 }
 
+const NOWHERE: Place = { id: 0, name: '', earliest: 0, head: 0, headBytes: 0, lastAtMs: 0, trimTo: 0 }
+
 export class BatchTable {
   rowsRead = 0
   readonly #places = new Map<number, Place>()
@@ -53,6 +55,7 @@ export class BatchTable {
   readonly #after: StatementSync
   readonly #oldest: StatementSync
   readonly #deleteBelow: StatementSync
+  readonly #sumCounts: StatementSync
   readonly #sumBytes = Buffer.alloc(48)
 
   constructor(database: DatabaseSync, damaged: (what: string) => never) {
@@ -83,6 +86,10 @@ export class BatchTable {
       `SELECT ${base}, count, length(bytes) FROM batch WHERE ${within('0', '?2')} ORDER BY id LIMIT ?3`,
     )
     this.#deleteBelow = database.prepare(`DELETE FROM batch WHERE ${within('0', '?2')}`)
+    this.#sumCounts = prepareRows(
+      database,
+      `SELECT coalesce(sum(count), 0) FROM batch WHERE ${within('0', String(TOPIC_SPAN))}`,
+    )
   }
 
   /** Whether `declare` will write, so that it needs a transaction. */
@@ -196,6 +203,28 @@ export class BatchTable {
     }
   }
 
+  /** Puts a batch where it belongs, before its topic is declared, in whatever order they come and however often. */
+  restore({ topic, baseOffset, count, timestampMs, startBytes, bytes }: StoredBatch): void {
+    const held = this.#holding.get(topic, baseOffset) as unknown as Row | undefined
+    if (held !== undefined && held[0] === baseOffset) return
+    const sum = this.#sumOf(topic, baseOffset, count, timestampMs, startBytes, bytes)
+    this.#insert.run(topic, baseOffset, count, timestampMs, startBytes, sum, bytes)
+  }
+
+  /** Declares a topic whose batches were all restored: drops those below `trimTo`, and what is left is without a gap. */
+  declareRestored(id: number, name: string, trimTo: number): LogExtent {
+    const last = this.#holding.get(id, TOPIC_SPAN - 1) as unknown as Row | undefined
+    const keep = this.#holding.get(id, Math.min(trimTo, last?.[0] ?? 0)) as unknown as Row | undefined
+    if (keep !== undefined) this.#deleteBelow.run(id, keep[0])
+    const first = this.#first.get(id) as unknown as Row | undefined
+    const earliest = first?.[0] ?? 0
+    const head = last === undefined ? 0 : last[0] + last[1]
+    const [count] = this.#sumCounts.get(id) as unknown as [number]
+    if (count !== head - earliest || earliest > trimTo) this.#missing({ ...NOWHERE, id, name }, earliest)
+    this.#put({ ...NOWHERE, id, name, earliest, trimTo })
+    return this.declare({ id, name, partitions: 1 })
+  }
+
   /** The transaction was committed: what it changed is so. */
   keep(): void {
     this.#before.clear()
@@ -224,7 +253,7 @@ export class BatchTable {
       )
     }
     const stored = this.#findTopic.get(topic.id) as unknown as TopicRow | undefined
-    const place: Place = { id: topic.id, name: topic.name, earliest: 0, head: 0, headBytes: 0, lastAtMs: 0, trimTo: 0 }
+    const place: Place = { ...NOWHERE, id: topic.id, name: topic.name }
     if (stored === undefined) {
       this.#put(place)
       this.#added.push(place)

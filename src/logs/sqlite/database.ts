@@ -48,6 +48,11 @@ export function migrate(database: DatabaseSync, transact: (write: () => number) 
   }
 }
 
+/** Makes the tables in an empty database. */
+export function createTables(database: DatabaseSync): void {
+  database.exec(SCHEMA)
+}
+
 export interface LogDatabase {
   readonly database: DatabaseSync
   readonly begin: StatementSync
@@ -67,7 +72,7 @@ export function createDatabase(path: string, stamp: Uint8Array): void {
       `PRAGMA page_size=${PAGE_BYTES}; PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL`,
     )
     database.exec('BEGIN IMMEDIATE')
-    database.exec(SCHEMA)
+    createTables(database)
     database.exec(`PRAGMA application_id=${APPLICATION_ID}; PRAGMA user_version=${FORMAT_VERSION}`)
     database.prepare('INSERT INTO stamp VALUES(1, ?)').run(stamp)
     database.exec('COMMIT')

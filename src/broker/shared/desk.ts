@@ -1,0 +1,201 @@
+/**
+ * The desk of an owner: takes what members ask, hands it to the broker with the owner's own requests, and tells each who
+ * asked. One desk lives as long as one epoch.
+ *
+ *     open ──stop──> stopping (asks are not heard any more; answers still go out) ──close──> closed
+ *
+ * A member that is silent for long is gone: its waits are ended, so that nothing is handed to it. What it was handed ends
+ * with the time of its lease.
+ */
+import type { FindOutcome, LeaseOutcome, ReadOutcome } from '../../engine/contract.ts'
+import type { Host } from '../../host/host.ts'
+import type { LedgerAnswer, LedgerRequest } from '../../ledger/requests.ts'
+import { Conversation } from './conversation.ts'
+import { type AskLetter, LETTER_VERSION, type Letter } from './letters.ts'
+
+const SILENT_MS = 15_000
+/** Sessions that were ended for their silence, to be told so if they speak again. */
+const MAX_FORGOTTEN = 10_000
+
+interface Session {
+  readonly name: string
+  readonly conversation: Conversation<readonly LedgerAnswer[], readonly LedgerRequest[]>
+  heardAtMs: number
+  /** How many turns were heard whole. */
+  heard: number
+  /** The broker's number of what the member asked, by the member's number. */
+  readonly asked: Map<number, number>
+}
+
+interface Origin {
+  /** null: this process. */
+  readonly session: Session | null
+  readonly id: number
+  readonly kind: LedgerRequest['kind']
+}
+
+export interface DeskHooks {
+  send(to: string, letter: Letter): void
+  submit(requests: readonly LedgerRequest[]): void
+  /** Answers for this process. */
+  answer(answers: readonly LedgerAnswer[]): void
+}
+
+export class Desk {
+  readonly #host: Host
+  readonly #epoch: number
+  readonly #hooks: DeskHooks
+  readonly #sessions = new Map<string, Session>()
+  readonly #forgotten = new Set<string>()
+  readonly #origins = new Map<number, Origin>()
+  /** The broker's number of what this process asked, by its own number. */
+  readonly #ownAsked = new Map<number, number>()
+  #nextId = 1
+  #mode: 'open' | 'stopping' | 'closed' = 'open'
+
+  constructor(host: Host, epoch: number, hooks: DeskHooks) {
+    this.#host = host
+    this.#epoch = epoch
+    this.#hooks = hooks
+  }
+
+  get memberCount(): number {
+    return this.#sessions.size
+  }
+
+  /** Whether all members have heard all that they were told. */
+  get isConfirmed(): boolean {
+    return [...this.#sessions.values()].every(({ conversation }) => conversation.isConfirmed)
+  }
+
+  /** How many turns of each member were heard: later ones never take effect. */
+  get heard(): Readonly<Record<string, number>> {
+    return Object.fromEntries([...this.#sessions.values()].map(({ name, heard }) => [name, heard]))
+  }
+
+  /** What this process asks. */
+  submitOwn(requests: readonly LedgerRequest[]): void {
+    if (requests.length > 0) this.#submit(null, requests)
+  }
+
+  hear({ from, session: name, turn }: AskLetter): void {
+    if (this.#mode === 'closed') return
+    if (this.#forgotten.has(name)) {
+      this.#hooks.send(from, { kind: 'forgotten', version: LETTER_VERSION, epoch: this.#epoch, session: name })
+      return
+    }
+    let session = this.#sessions.get(name)
+    if (session === undefined) {
+      if (this.#mode !== 'open') return
+      session = this.#open(name, from)
+    }
+    session.heardAtMs = this.#host.now()
+    // What comes now is for the next owner: this one confirms what it heard, and hears no more.
+    session.conversation.hear(this.#mode === 'open' ? turn : { ...turn, number: 0, payload: null })
+  }
+
+  /** What the broker answers. */
+  answer(answers: readonly LedgerAnswer[]): void {
+    const own: LedgerAnswer[] = []
+    const toMembers = new Map<Session, LedgerAnswer[]>()
+    for (const answer of answers) {
+      const origin = this.#origins.get(answer.id)
+      if (origin === undefined) continue
+      this.#origins.delete(answer.id)
+      const { session, id } = origin
+      if (session === null) {
+        this.#ownAsked.delete(id)
+        own.push({ ...answer, id })
+        continue
+      }
+      session.asked.delete(id)
+      if (this.#mode !== 'open' && saysNothing(origin, answer)) continue
+      const told = toMembers.get(session)
+      if (told === undefined) toMembers.set(session, [{ ...answer, id }])
+      else told.push({ ...answer, id })
+    }
+    for (const [session, told] of toMembers) session.conversation.say(told)
+    if (own.length > 0) this.#hooks.answer(own)
+  }
+
+  /** Ends what silent members wait for. */
+  tick(): void {
+    const nowMs = this.#host.now()
+    for (const session of this.#sessions.values()) {
+      if (nowMs - session.heardAtMs < SILENT_MS) continue
+      this.#sessions.delete(session.name)
+      session.conversation.close()
+      if (this.#forgotten.size >= MAX_FORGOTTEN) this.#forgotten.delete(this.#forgotten.values().next().value as string)
+      this.#forgotten.add(session.name)
+      this.#submitRaw([...session.asked.values()].map((body) => ({ id: this.#nextId++, kind: 'abort', body })))
+    }
+  }
+
+  stop(): void {
+    if (this.#mode === 'open') this.#mode = 'stopping'
+  }
+
+  close(): void {
+    this.#mode = 'closed'
+    for (const { conversation } of this.#sessions.values()) conversation.close()
+    this.#sessions.clear()
+    this.#origins.clear()
+  }
+
+  #open(name: string, from: string): Session {
+    const epoch = this.#epoch
+    const session: Session = {
+      name,
+      heardAtMs: this.#host.now(),
+      heard: 0,
+      asked: new Map(),
+      conversation: new Conversation<readonly LedgerAnswer[], readonly LedgerRequest[]>(this.#host, {
+        send: (turn) => this.#hooks.send(from, { kind: 'tells', version: LETTER_VERSION, epoch, session: name, turn }),
+        deliver: (requests) => {
+          session.heard++
+          this.#submit(session, requests)
+        },
+      }),
+    }
+    this.#sessions.set(name, session)
+    return session
+  }
+
+  #submit(session: Session | null, requests: readonly LedgerRequest[]): void {
+    const numbered: LedgerRequest[] = []
+    const asked = session?.asked ?? this.#ownAsked
+    for (const request of requests) {
+      const id = this.#nextId++
+      if (request.kind === 'abort') {
+        const body = asked.get(request.body)
+        if (body !== undefined) numbered.push({ id, kind: 'abort', body })
+        continue
+      }
+      // A member stops its own waits, and nobody else's.
+      if (request.kind === 'stop') continue
+      this.#origins.set(id, { session, id: request.id, kind: request.kind })
+      asked.set(request.id, id)
+      numbered.push({ ...request, id })
+    }
+    this.#submitRaw(numbered)
+  }
+
+  #submitRaw(requests: readonly LedgerRequest[]): void {
+    if (requests.length > 0) this.#hooks.submit(requests)
+  }
+}
+
+/** A wait that ended with nothing because this owner stops: the member asks the next one. */
+function saysNothing({ kind }: Origin, answer: LedgerAnswer): boolean {
+  if (!('value' in answer)) return true
+  if (kind === 'lease') return (answer.value as LeaseOutcome).status === 'empty'
+  if (kind === 'read') {
+    const outcome = answer.value as ReadOutcome
+    return outcome.status === 'read' && outcome.messages.length === 0
+  }
+  if (kind === 'watch') {
+    const outcome = answer.value as FindOutcome
+    return outcome.status === 'found' && !['completed', 'failed', 'cancelled', 'expired'].includes(outcome.job.status)
+  }
+  return false
+}

@@ -1,0 +1,68 @@
+/**
+ * What processes that share a broker write to each other. Letters are in the form of engine/wire.ts.
+ *
+ *     member -> owner    hello   I am here; who are you?        turn   requests
+ *     owner  -> member   owner   I am, in this epoch            turn   answers
+ *     owner  -> member   forgotten   you were silent for too long
+ *     owner  -> all      owner   I am, from now on              leaving   I give it up
+ */
+import type { EngineAbilities } from '../../engine/abilities.ts'
+import { decodeWire, encodeWire } from '../../engine/wire.ts'
+import type { LedgerAnswer, LedgerRequest } from '../../ledger/requests.ts'
+import type { Turn } from './conversation.ts'
+
+/** Rises with every change of a letter, of a request or of an answer. */
+export const LETTER_VERSION = 1
+
+export type Letter =
+  | { readonly kind: 'hello'; readonly version: number; readonly from: string }
+  | {
+      readonly kind: 'owner'
+      readonly version: number
+      readonly address: string
+      readonly epoch: number
+      readonly engineId: string
+      readonly abilities: EngineAbilities
+    }
+  /** `heard`: how many turns of each session took effect; later ones never will. */
+  | {
+      readonly kind: 'leaving'
+      readonly version: number
+      readonly epoch: number
+      readonly heard: Readonly<Record<string, number>>
+    }
+  /** The member was silent for so long that it was taken for dead. */
+  | { readonly kind: 'forgotten'; readonly version: number; readonly epoch: number; readonly session: string }
+  /** `session` is new with every epoch that a member hears of, so that what belongs to an old one is overlooked. */
+  | {
+      readonly kind: 'asks'
+      readonly version: number
+      readonly epoch: number
+      readonly from: string
+      readonly session: string
+      readonly turn: Turn<readonly LedgerRequest[]>
+    }
+  | {
+      readonly kind: 'tells'
+      readonly version: number
+      readonly epoch: number
+      readonly session: string
+      readonly turn: Turn<readonly LedgerAnswer[]>
+    }
+
+export type OwnerLetter = Extract<Letter, { kind: 'owner' }>
+export type AskLetter = Extract<Letter, { kind: 'asks' }>
+
+export function encodeLetter(letter: Letter): Uint8Array {
+  return encodeWire(letter)
+}
+
+/** null: it is none that this version understands. */
+export function decodeLetter(bytes: Uint8Array): Letter | null {
+  try {
+    const letter = decodeWire(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)) as Letter
+    return typeof letter === 'object' && letter !== null && typeof letter.kind === 'string' ? letter : null
+  } catch {
+    return null
+  }
+}

@@ -1,0 +1,435 @@
+/**
+ * The router: what stands between the nouns of a process and the one ledger that all processes of a namespace share. Some
+ * process owns the journal and runs the ledger; every other one writes letters to it. Which of both this process is changes
+ * while it runs, and no caller notices but by its answers taking longer.
+ *
+ *     seeking ──an owner says so──> member ──leaving, or a later owner──> seeking, member
+ *        │                            │
+ *        └────────── granted ─────────┴──> taking (claim, replay) ──> owner ──grant ended──> seeking
+ *     any ──damage, another engine──> failed           any ──close──> closing ──> closed
+ *
+ * This process always asks for the grant, whatever it is: it gets it when nobody has it any more.
+ *
+ * Invariants
+ *  1. `mode` is set by `#become` alone. A ledger runs only while it is `owner` or `closing`.
+ *  2. What is asked is in `calls` until it is answered; it is with one owner at a time.
+ *  3. An owner's letters of an epoch below the highest heard of are overlooked.
+ */
+import { randomUUID } from 'node:crypto'
+import type { EngineAbilities } from '../../engine/abilities.ts'
+import { SluiceError } from '../../errors.ts'
+import type { Host } from '../../host/host.ts'
+import type { Grant, Journal, Mailbox } from '../../journals/contract.ts'
+import type { LedgerAnswer, LedgerRequest } from '../../ledger/requests.ts'
+import type { LogHealth } from '../../logs/contract.ts'
+import type { ReplicatedLog } from '../../logs/replicated.ts'
+import { Broker } from '../broker.ts'
+import { abilitiesOver } from '../link.ts'
+import { Calls } from './calls.ts'
+import { Conversation } from './conversation.ts'
+import { Desk } from './desk.ts'
+import { decodeLetter, encodeLetter, LETTER_VERSION, type Letter, type OwnerLetter } from './letters.ts'
+
+const TICK_MS = 1_000
+/** How often a member says that it lives, while it waits for something; and asks who the owner is, while it knows none. */
+const ALIVE_MS = 4_000
+/** How long an owner that stops waits until members have heard their last answers. */
+const LAST_WORDS_MS = 1_000
+/** Damage and the like: another try would find the same. */
+const FATAL: ReadonlySet<string> = new Set(['CORRUPT', 'ENGINE_CHANGED', 'FORMAT_NEWER', 'UNSUPPORTED'])
+const AGAIN_MS = 250
+
+type Mode = 'seeking' | 'member' | 'taking' | 'owner' | 'closing' | 'closed' | 'failed'
+
+export interface RouterOptions {
+  readonly journal: Journal
+  readonly host: Host
+  openLog(grant: Grant, engineId: string | null): ReplicatedLog
+  /** Answers for this process; none, where only its requests were taken in. */
+  emit(answers: readonly LedgerAnswer[]): void
+}
+
+interface Ruling {
+  readonly log: ReplicatedLog
+  readonly desk: Desk
+  broker: Broker | null
+}
+
+interface Following {
+  readonly owner: OwnerLetter
+  readonly session: string
+  readonly conversation: Conversation<readonly LedgerRequest[], readonly LedgerAnswer[]>
+}
+
+export class Router {
+  readonly #options: RouterOptions
+  readonly #calls = new Calls()
+  #mailbox: Mailbox | null = null
+  #mode: Mode = 'seeking'
+  #ruling: Ruling | null = null
+  #following: Following | null = null
+  #highestEpoch = 0
+  #engineId: string | null = null
+  #failure: SluiceError | null = null
+  #lastAliveMs = 0
+  #stopTick: () => void = () => {}
+  readonly #stopping = new AbortController()
+  #settled: { resolve: (abilities: EngineAbilities) => void; reject: (error: unknown) => void } | null = null
+  #closing: Promise<void> | null = null
+
+  private constructor(options: RouterOptions) {
+    this.#options = options
+  }
+
+  /** Resolves when this process owns the data, or has heard of who does. Rejects with UNREACHABLE, or why it never will. */
+  static async open(options: RouterOptions, withinMs: number): Promise<{ router: Router; abilities: EngineAbilities }> {
+    const router = new Router(options)
+    const { journal, host } = options
+    try {
+      router.#mailbox = await journal.openMailbox((letter) => router.#hear(letter))
+      const found = new Promise<EngineAbilities>((resolve, reject) => {
+        router.#settled = { resolve, reject }
+      })
+      const giveUp = host.setTimer(withinMs, () =>
+        router.#settled?.reject(
+          new SluiceError(
+            'UNREACHABLE',
+            `Another process seems to own the data there, and did not answer within ${withinMs} ms. It may be stopping, or hang: look at the processes that use this broker.`,
+          ),
+        ),
+      )
+      router.#tick()
+      void router.#campaign()
+      router.#sayHello()
+      const abilities = await found
+      giveUp()
+      router.#settled = null
+      return { router, abilities }
+    } catch (error) {
+      await router.close()
+      throw error
+    }
+  }
+
+  get isOwner(): boolean {
+    return this.#mode === 'owner'
+  }
+
+  submit(requests: readonly LedgerRequest[]): void {
+    if (this.#failure !== null || this.#mode === 'closed' || this.#mode === 'closing') {
+      const { code, message, details } = this.#failure ?? new SluiceError('CLOSED')
+      this.#options.emit(requests.map(({ id }) => ({ id, error: { code, message, details } })))
+      return
+    }
+    const aborts = requests.filter(({ kind }) => kind === 'abort')
+    this.#calls.add(requests, this.#options.host.now())
+    this.#send()
+    for (const abort of aborts) this.#sendAbort(abort)
+  }
+
+  async health(): Promise<LogHealth> {
+    const { broker } = this.#ruling ?? {}
+    if (broker !== undefined && broker !== null) return broker.health()
+    const { status, reasons, storedBytes } = await this.#options.journal.health()
+    const isAlone = this.#mode === 'seeking' || this.#mode === 'taking'
+    const why =
+      this.#failure !== null
+        ? [this.#failure.message]
+        : isAlone
+          ? ['No process owns the data now; this one is trying to.']
+          : []
+    return {
+      status: this.#failure !== null ? 'failed' : isAlone && status === 'ok' ? 'degraded' : status,
+      reasons: [...why, ...reasons],
+      counters: { commits: 0, syncs: 0, rowsRead: 0, rowsWritten: 0, bytesWritten: 0 },
+      storedBytes,
+    }
+  }
+
+  /** P12. Another process can take over as soon as this has ended. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    this.#stopTick()
+    const wasFailed = this.#mode === 'failed'
+    this.#become('closing')
+    this.#stopping.abort(new SluiceError('CLOSED'))
+    const ruling = this.#ruling
+    if (ruling?.broker != null && !wasFailed) {
+      ruling.desk.stop()
+      await ruling.broker.close()
+      await this.#lastWords(ruling)
+    }
+    const { code, message, details } = this.#failure ?? new SluiceError('CLOSED')
+    this.#emit(this.#calls.fail(code, message, details))
+    this.#following?.conversation.close()
+    ruling?.desk.close()
+    ruling?.log.close()
+    await this.#mailbox?.close()
+    await this.#options.journal.close()
+    this.#become('closed')
+  }
+
+  async #lastWords({ desk, log }: Ruling): Promise<void> {
+    const { host } = this.#options
+    const untilMs = host.now() + LAST_WORDS_MS
+    while (!desk.isConfirmed && host.now() < untilMs)
+      await new Promise<void>((resolve) => void host.setTimer(20, () => resolve()))
+    await this.#mailbox?.serveOwner(false)
+    await this.#write('all', { kind: 'leaving', version: LETTER_VERSION, epoch: log.epoch, heard: desk.heard })
+  }
+
+  #become(mode: Mode): void {
+    if (this.#mode === 'closed') return
+    if (this.#mode === 'closing' && mode !== 'closed') return
+    if (this.#mode === 'failed' && mode !== 'closing') return
+    this.#mode = mode
+  }
+
+  // ---- owning
+
+  /** Asks for the grant for as long as this process lives, and rules while it has it. */
+  async #campaign(): Promise<void> {
+    const { journal, host } = this.#options
+    while (!this.#stopping.signal.aborted && this.#failure === null) {
+      try {
+        const grant = await journal.own(this.#stopping.signal)
+        await this.#rule(grant)
+      } catch (error) {
+        if (this.#stopping.signal.aborted) return
+        if (error instanceof SluiceError && FATAL.has(error.code)) return this.#fail(error)
+        if (error instanceof SluiceError && error.code === 'CLOSED') return
+        await new Promise<void>((resolve) => void host.setTimer(AGAIN_MS, () => resolve()))
+      }
+    }
+  }
+
+  /** Takes the journal over, rules, and resolves when that is over. Rejects with why. */
+  async #rule(grant: Grant): Promise<void> {
+    const { host, openLog } = this.#options
+    this.#stopFollowing('another owner takes over')
+    this.#become('taking')
+    const log = openLog(grant, this.#engineId)
+    const ended = new Promise<never>((_resolve, reject) => {
+      log.signal.addEventListener('abort', () => reject(log.signal.reason), { once: true })
+    })
+    // Nobody may be listening yet.
+    ended.catch(() => {})
+    const desk = new Desk(host, grant.epoch, {
+      send: (to, letter) => void this.#write(to, letter),
+      submit: (requests) => ruling.broker?.submit(requests),
+      answer: (answers) => this.#emit(this.#calls.answer(answers)),
+    })
+    const ruling: Ruling = { log, desk, broker: null }
+    this.#ruling = ruling
+    try {
+      ruling.broker = await Broker.open(
+        log,
+        host,
+        (answers) => {
+          // What fails because the grant has ended is not answered so: it is asked again, of the next owner.
+          if (!log.signal.aborted) desk.answer(answers)
+          this.#options.emit([])
+        },
+        // Where the log has not ended, the ledger has: that is a bug or a damaged cache, and nothing that passes.
+        (error) => {
+          if (!log.signal.aborted) queueMicrotask(() => this.#fail(error))
+        },
+      )
+      this.#engineId = log.engineId
+      this.#highestEpoch = Math.max(this.#highestEpoch, grant.epoch)
+      this.#become('owner')
+      await this.#mailbox?.serveOwner(true)
+      const abilities = abilitiesOver(log.abilities)
+      await this.#write('all', this.#ownerLetter(ruling, abilities))
+      this.#settled?.resolve(abilities)
+      this.#send()
+      await ended
+    } finally {
+      // While closing, `#close` ends it in good order.
+      if (this.#mode !== 'closing' && this.#mode !== 'closed') await this.#abdicate(ruling)
+    }
+  }
+
+  async #abdicate(ruling: Ruling): Promise<void> {
+    this.#ruling = null
+    this.#become('seeking')
+    ruling.desk.close()
+    await ruling.broker?.close().catch(() => {})
+    ruling.log.close()
+    await this.#mailbox?.serveOwner(false)
+    this.#emit(this.#calls.loseOwner('this process lost the ownership of the data, or the connection to the broker'))
+  }
+
+  #ownerLetter({ log }: Ruling, abilities: EngineAbilities): OwnerLetter {
+    return {
+      kind: 'owner',
+      version: LETTER_VERSION,
+      address: this.#mailbox?.address as string,
+      epoch: log.epoch,
+      engineId: log.engineId,
+      abilities,
+    }
+  }
+
+  // ---- following
+
+  #follow(owner: OwnerLetter): void {
+    if (owner.epoch < this.#highestEpoch || this.#isEnding || this.#mode === 'owner' || this.#mode === 'taking') return
+    if (this.#following?.owner.epoch === owner.epoch) return
+    this.#stopFollowing('the owner of the data has changed')
+    this.#highestEpoch = owner.epoch
+    if (this.#engineId !== null && owner.engineId !== this.#engineId)
+      return this.#fail(
+        new SluiceError(
+          'ENGINE_CHANGED',
+          'The broker has the data of another Sluice now: it came back empty, or the URL names another one. Check the broker, then open Sluice again.',
+          { engineId: owner.engineId, before: this.#engineId },
+        ),
+      )
+    this.#engineId = owner.engineId
+    this.#openSession(owner)
+    this.#become('member')
+    this.#settled?.resolve(owner.abilities)
+    this.#send()
+  }
+
+  #openSession(owner: OwnerLetter): void {
+    const session = randomUUID()
+    const { host } = this.#options
+    const following: Following = {
+      owner,
+      session,
+      conversation: new Conversation<readonly LedgerRequest[], readonly LedgerAnswer[]>(host, {
+        send: (turn) =>
+          void this.#write(owner.address, {
+            kind: 'asks',
+            version: LETTER_VERSION,
+            epoch: owner.epoch,
+            from: this.#mailbox?.address as string,
+            session,
+            turn,
+          }),
+        deliver: (answers) => this.#emit(this.#calls.answer(answers)),
+      }),
+    }
+    this.#following = following
+  }
+
+  #stopFollowing(why: string): void {
+    const following = this.#following
+    if (following === null) return
+    this.#following = null
+    following.conversation.close()
+    this.#become('seeking')
+    this.#emit(this.#calls.loseOwner(why))
+  }
+
+  /** The owner goes in good order: what it has not heard, nobody has. */
+  #heedLeaving(epoch: number, heard: Readonly<Record<string, number>>): void {
+    const following = this.#following
+    if (following === null || following.owner.epoch !== epoch) return
+    const unheard = following.conversation.saidAfter(heard[following.session] ?? 0)
+    this.#calls.holdAgain(new Set(unheard.flat().map(({ id }) => id)))
+    this.#highestEpoch = Math.max(this.#highestEpoch, epoch + 1)
+    this.#stopFollowing('the owner of the data has stopped')
+  }
+
+  // ---- letters
+
+  #hear(bytes: Uint8Array): void {
+    const letter = decodeLetter(bytes)
+    if (letter === null || this.#mode === 'closed') return
+    if (letter.version !== LETTER_VERSION) return this.#refuseVersion(letter)
+    const ruling = this.#ruling
+    switch (letter.kind) {
+      case 'hello':
+        if (this.#mode === 'owner' && ruling !== null)
+          void this.#write(letter.from, this.#ownerLetter(ruling, abilitiesOver(ruling.log.abilities)))
+        return
+      case 'owner':
+        return this.#follow(letter)
+      case 'leaving':
+        return this.#heedLeaving(letter.epoch, letter.heard)
+      case 'forgotten':
+        if (this.#following?.session !== letter.session) return
+        this.#stopFollowing('the owner took this process for dead')
+        return this.#sayHello()
+      case 'asks':
+        if (ruling === null || letter.epoch !== ruling.log.epoch) return
+        return ruling.desk.hear(letter)
+      case 'tells':
+        if (this.#following?.session === letter.session) this.#following.conversation.hear(letter.turn)
+    }
+  }
+
+  #refuseVersion({ kind, version }: Letter): void {
+    // An owner of another version: whoever comes later to a namespace must speak as it does.
+    if (kind !== 'owner' || this.#mode === 'owner') return
+    const text = `The process that owns the data writes letters of version ${version}, and this one of version ${LETTER_VERSION}. Use the same release of Sluice in all processes.`
+    this.#fail(new SluiceError('UNSUPPORTED', text))
+  }
+
+  #sayHello(): void {
+    const from = this.#mailbox?.address as string
+    void this.#write('owner', { kind: 'hello', version: LETTER_VERSION, from })
+  }
+
+  async #write(to: string, letter: Letter): Promise<void> {
+    await this.#mailbox?.send(to, encodeLetter(letter)).catch(() => {})
+  }
+
+  // ---- calls
+
+  /** Gives what nobody has to the owner, if there is one. */
+  #send(): void {
+    if (this.#mode === 'owner') this.#ruling?.desk.submitOwn(this.#calls.takeHeld())
+    else if (this.#mode === 'member' && this.#following !== null) {
+      const held = this.#calls.takeHeld()
+      if (held.length > 0) this.#following.conversation.say(held)
+    }
+  }
+
+  #sendAbort(abort: LedgerRequest): void {
+    if (this.#mode === 'owner') this.#ruling?.desk.submitOwn([abort])
+    else if (this.#mode === 'member' && this.#following !== null) this.#following.conversation.say([abort])
+    else this.#emit(this.#calls.endHeldLease(abort.body as number))
+  }
+
+  #emit(answers: readonly LedgerAnswer[]): void {
+    if (answers.length > 0) this.#options.emit(answers)
+  }
+
+  #tick(): void {
+    const { host } = this.#options
+    this.#stopTick = host.setTimer(TICK_MS, () => this.#tick())
+    const nowMs = host.now()
+    this.#emit(this.#calls.takeOverdue(nowMs))
+    this.#ruling?.desk.tick()
+    if (nowMs - this.#lastAliveMs < ALIVE_MS) return
+    this.#lastAliveMs = nowMs
+    if (this.#following !== null && this.#calls.size > 0) this.#following.conversation.confirm()
+    // Whoever waits for an owner, or for a member's next one, asks: an announcement may have been lost.
+    if (this.#mode === 'seeking' || this.#mode === 'member') this.#sayHello()
+  }
+
+  get #isEnding(): boolean {
+    return this.#mode === 'closing' || this.#mode === 'closed' || this.#mode === 'failed'
+  }
+
+  #fail(error: SluiceError): void {
+    if (this.#isEnding) return
+    this.#failure = error
+    this.#become('failed')
+    this.#following?.conversation.close()
+    this.#following = null
+    const { code, message, details } = error
+    this.#emit(this.#calls.fail(code, message, details))
+    this.#settled?.reject(error)
+    // The data may be sound where another process looks at it, so it is not kept from them.
+    void this.close()
+  }
+}

@@ -1,0 +1,152 @@
+/**
+ * The cache of a journal: the tables of the SQLite log in a private database of this process, which is gone with it. It
+ * holds what the journal says, so it is never synced, and built again whenever this process becomes the owner.
+ *
+ *     filling --declareAll--> open -- apply, … --> closed
+ */
+import { rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { DatabaseSync, type StatementSync } from 'node:sqlite'
+import { SluiceError } from '../../errors.ts'
+import type { LogExtent, LogState, LogTopic, StoredBatch } from '../contract.ts'
+import { BatchTable } from '../sqlite/batch-table.ts'
+import { createTables, PAGE_BYTES, prepareRows } from '../sqlite/database.ts'
+import { StateTable } from '../sqlite/state-table.ts'
+import type { CommitBody, StateChange, TopicMark } from './entry.ts'
+
+const CACHE_KIB = 32_768
+/** Entries that are put into the cache within one transaction while it is filled. */
+const FILL_BYTES = 8 * 1024 ** 2
+
+export class Cache {
+  readonly state: LogState
+  readonly #database: DatabaseSync
+  readonly #batches: BatchTable
+  readonly #table: StateTable
+  readonly #topics = new Map<number, TopicMark>()
+  readonly #begin: StatementSync
+  readonly #commit: StatementSync
+  readonly #countPages: StatementSync
+  #filledBytes = 0
+  #isFilling = true
+
+  /** In `folder`, or where the system keeps what is temporary. */
+  constructor(folder: string | null) {
+    // '' is a private database that SQLite removes when it is closed. A file of ours is removed as soon as it is open.
+    const path = folder === null ? '' : join(folder, `cache-${process.pid}-${performance.now()}.db`)
+    this.#database = new DatabaseSync(path)
+    this.#database.exec(`
+      PRAGMA page_size=${PAGE_BYTES}; PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;
+      PRAGMA cache_size=-${CACHE_KIB}; PRAGMA temp_store=MEMORY; PRAGMA trusted_schema=OFF;
+    `)
+    createTables(this.#database)
+    if (path !== '' && process.platform !== 'win32') rmSync(path)
+    const damaged = (what: string): never => {
+      throw new SluiceError('CORRUPT', `The cache of the journal is damaged: ${what}. The journal is not; start again.`)
+    }
+    this.#batches = new BatchTable(this.#database, damaged)
+    this.#table = new StateTable(this.#database, damaged)
+    this.state = this.#table
+    this.#begin = this.#database.prepare('BEGIN IMMEDIATE')
+    this.#commit = this.#database.prepare('COMMIT')
+    this.#countPages = prepareRows(this.#database, 'PRAGMA page_count')
+    this.#begin.run()
+  }
+
+  get rowsRead(): number {
+    return this.#batches.rowsRead
+  }
+
+  get bytes(): number {
+    const [pages] = this.#countPages.get() as unknown as [number]
+    return pages * PAGE_BYTES
+  }
+
+  get topics(): IterableIterator<TopicMark> {
+    return this.#topics.values()
+  }
+
+  /** What stands in a commit of the journal, in the order of the journal. Its batches may come in any order. */
+  fill(commit: CommitBody): void {
+    for (const topic of commit.topics) this.#note(topic)
+    for (const batch of commit.copiedBatches) this.#restore(batch)
+    for (const batch of commit.batches) this.#restore(batch)
+    this.#write(commit.copiedState)
+    this.#write(commit.state)
+    if (this.#filledBytes < FILL_BYTES) return
+    this.#commit.run()
+    this.#begin.run()
+    this.#filledBytes = 0
+  }
+
+  /** Everything is there: what a topic has kept must be without a gap (P13). Throws CORRUPT. */
+  endFilling(): void {
+    for (const { id, name, trimTo } of this.#topics.values()) this.#batches.declareRestored(id, name, trimTo)
+    this.#batches.keep()
+    this.#commit.run()
+    this.#isFilling = false
+  }
+
+  /** Whether a topic is known; `declare` makes it so. */
+  has(id: number): boolean {
+    return this.#topics.has(id)
+  }
+
+  declare({ id, name, partitions }: LogTopic): LogExtent {
+    if (!this.#topics.has(id)) this.#topics.set(id, { id, name, trimTo: 0 })
+    const extent = this.#batches.declare({ id, name, partitions })
+    this.#batches.keep()
+    return extent
+  }
+
+  atHead(batch: StoredBatch): StoredBatch {
+    return this.#batches.atHead(batch)
+  }
+
+  read(topic: number, offset: number, maxBytes: number): readonly StoredBatch[] {
+    return this.#batches.read(topic, offset, maxBytes)
+  }
+
+  /** What was kept in the journal. Copies are here already. */
+  apply(batches: readonly StoredBatch[], changes: Iterable<StateChange>): void {
+    this.#begin.run()
+    let bytes = 0
+    for (const batch of batches) {
+      this.#batches.append(batch)
+      bytes += batch.bytes.byteLength
+    }
+    this.#write(changes)
+    this.#batches.trimSlice(bytes)
+    this.#commit.run()
+    this.#batches.keep()
+  }
+
+  /** Answers whether there is something new to tell the journal. */
+  trim(id: number, offset: number): boolean {
+    this.#batches.trim(id, offset)
+    const topic = this.#topics.get(id)
+    if (topic === undefined || topic.trimTo >= offset) return false
+    this.#topics.set(id, { ...topic, trimTo: offset })
+    return true
+  }
+
+  close(): void {
+    if (this.#isFilling) this.#commit.run()
+    this.#isFilling = false
+    if (this.#database.isOpen) this.#database.close()
+  }
+
+  #note(topic: TopicMark): void {
+    const trimTo = Math.max(topic.trimTo, this.#topics.get(topic.id)?.trimTo ?? 0)
+    this.#topics.set(topic.id, { ...topic, trimTo })
+  }
+
+  #restore(batch: StoredBatch): void {
+    this.#batches.restore(batch)
+    this.#filledBytes += batch.bytes.byteLength
+  }
+
+  #write(changes: Iterable<StateChange>): void {
+    for (const [key, value] of changes) this.#filledBytes += this.#table.write(key, value)
+  }
+}
