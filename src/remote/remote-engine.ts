@@ -56,6 +56,14 @@ const CLOSE_MS = 5_000
 /** What a network and a server may take beyond the wait that was asked for. */
 const ANSWER_MS = 10_000
 const BACKOFF = { baseMs: 20, factor: 2, maxMs: 1_000 }
+/** What `open('http://…')` makes a Sluice of. */
+export interface RemoteEngine extends Engine {
+  /** Keeps what workers hold while their thread is blocked. Closed with the engine. */
+  readonly heart: LeaseHeart
+  /** How far the clock of the server was ahead of this machine's; 0 where they cannot be told apart. */
+  readonly clockAheadMs: number
+}
+
 interface Handshake {
   readonly product?: string
   readonly version?: number
