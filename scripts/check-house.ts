@@ -35,7 +35,14 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 const SHARED = new Set(['errors.ts', 'message-batch.ts', 'job-id.ts'])
 
 /** Checks of what callers give and errors for what engines answer: the same for nouns, HTTP and the command line. */
-const EDGE = new Set(['callback-url.ts', 'options-check.ts', 'setting-rules.ts', 'outcomes.ts', 'payload.ts'])
+const EDGE = new Set([
+  'callback-url.ts',
+  'json-schema.ts',
+  'options-check.ts',
+  'setting-rules.ts',
+  'outcomes.ts',
+  'payload.ts',
+])
 
 export interface SourceFile {
   /** From `src`, with forward slashes. */

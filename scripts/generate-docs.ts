@@ -9,7 +9,9 @@ import { fileURLToPath } from 'node:url'
 import { abilitiesOver } from '../src/broker/link.ts'
 import { DEFAULT_GROUP, DEFAULT_QUEUE, DEFAULT_TOPIC } from '../src/engine/options.ts'
 import { ERRORS } from '../src/errors.ts'
+import { open } from '../src/index.ts'
 import type { LogAbilities } from '../src/logs/contract.ts'
+import { createServer } from '../src/server/server.ts'
 import { proofsTable } from './prove/ledger.ts'
 import { promiseMatrix, scenarioMatrix } from './prove/matrix.ts'
 
@@ -97,7 +99,28 @@ const NESTED: Record<string, string> = {
   backoff: 'The wait before attempt n + 1: a random time from 0 to min(`maxMs`, `baseMs` * `factor` ** (n - 1)).',
 }
 
-const TABLES: Readonly<Record<string, () => string>> = {
+interface ApiDocument {
+  readonly paths: Readonly<
+    Record<string, Readonly<Record<string, { readonly summary: string; readonly tags: readonly string[] }>>>
+  >
+}
+
+/** Every route, from the OpenAPI document that a server gives. */
+async function routesTable(): Promise<string> {
+  const sluice = await open(':memory:')
+  const server = createServer(sluice, { port: 0 })
+  const url = await server.listen()
+  const { paths } = (await (await fetch(`${url}/openapi.json`)).json()) as ApiDocument
+  await server.close()
+  await sluice.close()
+  const rows = Object.entries(paths).flatMap(([path, methods]) =>
+    Object.entries(methods).map(([method, { summary }]) => `| \`${method.toUpperCase()} ${path}\` | ${summary} |`),
+  )
+  return ['| call | |', '| --- | --- |', ...rows.sort()].join('\n')
+}
+
+const TABLES: Readonly<Record<string, () => string | Promise<string>>> = {
+  routes: routesTable,
   proofs: () => proofsTable(),
   matrix: promiseMatrix,
   scenarios: scenarioMatrix,
@@ -112,38 +135,43 @@ const FILES = [
   'README.md',
   'docs/errors.md',
   'docs/settings.md',
+  'docs/http.md',
   'docs/promises.md',
   'docs/proofs.md',
   'docs/conformance.md',
 ]
 
 /** The text of a file with its tables made anew. */
-export function regenerate(text: string): string {
+export async function regenerate(text: string): Promise<string> {
+  const made = new Map<string, string>()
+  for (const [, name = ''] of text.matchAll(/<!-- generated: ([a-z ]+) -->/g)) {
+    const make = TABLES[name]
+    if (make === undefined) throw new Error(`There is no table called "${name}"`)
+    made.set(name, await make())
+  }
   return text.replace(
     /(<!-- generated: ([a-z ]+) -->\n)[\s\S]*?(\n<!-- end of \2 -->)/g,
-    (_all, start: string, name: string, end: string) => {
-      const make = TABLES[name]
-      if (make === undefined) throw new Error(`There is no table called "${name}"`)
-      return `${start}${make()}${end}`
-    },
+    (_all, start: string, name: string, end: string) => `${start}${made.get(name)}${end}`,
   )
 }
 
 /** Files that are not as they would be written. */
-export function findStale(): string[] {
-  return FILES.filter((file) => {
+export async function findStale(): Promise<string[]> {
+  const stale: string[] = []
+  for (const file of FILES) {
     const text = readFileSync(ROOT + file, 'utf8')
-    return regenerate(text) !== text
-  })
+    if ((await regenerate(text)) !== text) stale.push(file)
+  }
+  return stale
 }
 
 if (import.meta.main) {
-  const stale = findStale()
+  const stale = await findStale()
   if (process.argv.includes('--check')) {
     if (stale.length > 0) console.error(`Not up to date: ${stale.join(', ')}. Run: node scripts/generate-docs.ts`)
     process.exitCode = stale.length > 0 ? 1 : 0
   } else {
-    for (const file of stale) writeFileSync(ROOT + file, regenerate(readFileSync(ROOT + file, 'utf8')))
+    for (const file of stale) writeFileSync(ROOT + file, await regenerate(readFileSync(ROOT + file, 'utf8')))
     console.log(stale.length === 0 ? 'All tables are up to date' : `Written: ${stale.join(', ')}`)
   }
 }

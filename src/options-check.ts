@@ -6,9 +6,12 @@
  * options: it walks the options once, makes nothing, and builds words only to refuse.
  */
 import { SluiceError } from './errors.ts'
+import { type JsonSchema, objectSchema, type Schematic } from './json-schema.ts'
 
 /** Throws where the value may not be; `name` is for the message. Never sees `undefined`, which stands for "not given". */
-export type Rule = (value: unknown, name: string) => void
+export interface Rule extends Schematic {
+  (value: unknown, name: string): void
+}
 /** Rules by option. Without a prototype, so that `constructor` and `__proto__` are options like any other: unknown. */
 export type Rules = { readonly [option: string]: Rule | undefined }
 
@@ -16,10 +19,16 @@ export type Rules = { readonly [option: string]: Rule | undefined }
 export const MAX_DURATION_MS = 315_360_000_000
 export const MAX_COUNT = Number.MAX_SAFE_INTEGER
 
-const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/
+/** What queues, topics and groups may be called. */
+export const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/
 const MAX_SHOWN = 80
 /** The first that has all of `node:sqlite` that is used. */
 const MIN_NODE = 24
+
+/** A rule that says what it lets through. */
+export function rule(schema: JsonSchema, check: (value: unknown, name: string) => void): Rule {
+  return Object.assign(check, { schema })
+}
 
 export function createRules(rules: Record<string, Rule>): Rules {
   return Object.assign(Object.create(null) as Record<string, Rule>, rules)
@@ -32,44 +41,44 @@ export function checkOptions(options: unknown, rules: Rules, where: string, pref
     throw invalidOption(prefix === '' ? `the options of ${where}` : prefix.slice(0, -1), options, 'an object')
   }
   for (const name in options) {
-    const rule = rules[name]
-    if (rule === undefined) {
+    const known = rules[name]
+    if (known === undefined) {
       if (Object.hasOwn(options, name)) throw unknownOption(prefix + name, Object.keys(rules), where, prefix)
       continue
     }
     const value = (options as Record<string, unknown>)[name]
-    if (value !== undefined) rule(value, prefix === '' ? name : prefix + name)
+    if (value !== undefined) known(value, prefix === '' ? name : prefix + name)
   }
 }
 
 /** A whole number within bounds. */
 export function whole(min: number, max: number): Rule {
-  return (value, name) => {
+  return rule({ type: 'integer', minimum: min, maximum: max }, (value, name) => {
     if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) return
     throw invalidOption(name, value, `a whole number from ${group(min)} to ${group(max)}`)
-  }
+  })
 }
 
 /** A duration in whole milliseconds, up to ten years unless told otherwise. */
 export function duration(min: number, max: number = MAX_DURATION_MS): Rule {
-  return (value, name) => {
+  return rule({ type: 'integer', minimum: min, maximum: max }, (value, name) => {
     if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) return
     const limit = max === MAX_DURATION_MS ? `${group(max)} (ten years)` : group(max)
     throw invalidOption(name, value, `whole milliseconds from ${group(min)} to ${limit}`)
-  }
+  })
 }
 
 /** Any finite number within bounds. */
 export function finite(min: number, max: number): Rule {
-  return (value, name) => {
+  return rule({ type: 'number', minimum: min, maximum: max }, (value, name) => {
     if (typeof value === 'number' && value >= min && value <= max) return
     throw invalidOption(name, value, `a number from ${group(min)} to ${group(max)}`)
-  }
+  })
 }
 
 /** Text that UTF-8 can express, of 1 to `maxBytes` bytes. */
 export function text(maxBytes: number): Rule {
-  return (value, name) => {
+  return rule({ type: 'string', minLength: 1, maxLength: maxBytes }, (value, name) => {
     if (typeof value !== 'string') throw invalidOption(name, value, 'text')
     if (value === '') throw invalidOption(name, value, 'text that is not empty')
     if (!value.isWellFormed())
@@ -78,21 +87,21 @@ export function text(maxBytes: number): Rule {
     const bytes = Buffer.byteLength(value)
     if (bytes > maxBytes)
       throw invalidOption(name, value, `at most ${group(maxBytes)} bytes in UTF-8, not ${group(bytes)}`)
-  }
+  })
 }
 
 export function oneOf(values: readonly string[]): Rule {
-  return (value, name) => {
+  return rule({ enum: values }, (value, name) => {
     if (typeof value === 'string' && values.includes(value)) return
     const nearest = typeof value === 'string' ? findNearest(value, values) : null
     const hint = nearest === null ? '' : `; did you mean '${nearest}'?`
     throw invalidOption(name, value, `one of ${values.map((one) => `'${one}'`).join(', ')}${hint}`)
-  }
+  })
 }
 
-export const flag: Rule = (value, name) => {
+export const flag: Rule = rule({ type: 'boolean' }, (value, name) => {
   if (typeof value !== 'boolean') throw invalidOption(name, value, 'true or false')
-}
+})
 
 export const callback: Rule = (value, name) => {
   if (typeof value !== 'function') throw invalidOption(name, value, 'a function')
@@ -102,21 +111,21 @@ export const abortSignal: Rule = (value, name) => {
   if (!(value instanceof AbortSignal)) throw invalidOption(name, value, 'an AbortSignal')
 }
 
-export function nullable(rule: Rule): Rule {
-  return (value, name) => {
-    if (value !== null) rule(value, name)
-  }
+export function nullable(inner: Rule): Rule {
+  return rule({ anyOf: [inner.schema ?? {}, { type: 'null' }] }, (value, name) => {
+    if (value !== null) inner(value, name)
+  })
 }
 
 /** An option that has parts. Those in `required` may not be left out. */
 export function parts(rules: Rules, required: readonly string[] = []): Rule {
-  return (value, name) => {
+  return rule(objectSchema(rules, required), (value, name) => {
     checkOptions(value, rules, name, `${name}.`)
     for (const part of required) {
       const given = (value as Record<string, unknown>)[part]
       if (given === undefined) throw invalidOption(`${name}.${part}`, undefined, 'given')
     }
-  }
+  })
 }
 
 /** `UNSUPPORTED` where this version of Node is too old; null where it is not. */

@@ -1,5 +1,6 @@
 /** What the settings of queues, topics and groups, and the options of single messages, may be: one table each. */
 import { callbackUrl } from './callback-url.ts'
+import { schemaOf } from './json-schema.ts'
 import { MAX_HEADER_BYTES, MAX_KEY_BYTES, PRIORITIES } from './message-batch.ts'
 import {
   abortSignal,
@@ -14,6 +15,7 @@ import {
   oneOf,
   parts,
   type Rule,
+  rule,
   text,
   whole,
 } from './options-check.ts'
@@ -37,7 +39,7 @@ const schema: Rule = (value, name) => {
 }
 
 /** Text values under names, in all at most `MAX_HEADER_BYTES` as JSON. */
-const headers: Rule = (value, name) => {
+const headers: Rule = rule({ type: 'object', additionalProperties: { type: 'string' } }, (value, name) => {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw invalidOption(name, value, 'an object of texts')
   // Whatever else (Headers, a Map, an object with a toJSON of its class) is not what its own members say.
@@ -63,7 +65,7 @@ const headers: Rule = (value, name) => {
   const bytes = Buffer.byteLength(JSON.stringify(value))
   if (bytes > MAX_HEADER_BYTES)
     throw invalidOption(name, value, `at most ${MAX_HEADER_BYTES} bytes as JSON, not ${bytes}`)
-}
+})
 
 const GROUP_SETTINGS = {
   attempts: whole(1, 10_000),
@@ -75,15 +77,16 @@ const GROUP_SETTINGS = {
 }
 const PRODUCER = { schema, pace: rate, fullWaitMs: duration(0) }
 const FROM_NAMES = oneOf(['earliest', 'latest'])
+const FROM_OFFSET = whole(0, MAX_COUNT)
 const FROM_TIME = parts(createRules({ timeMs: whole(0, MAX_COUNT) }), ['timeMs'])
 
 /** A place to start: see `ReadFrom`. */
-export const readFrom: Rule = (value, name) => {
+export const readFrom: Rule = rule({ anyOf: [FROM_NAMES, FROM_OFFSET, FROM_TIME].map(schemaOf) }, (value, name) => {
   if (typeof value === 'string') FROM_NAMES(value, name)
-  else if (typeof value === 'number') whole(0, MAX_COUNT)(value, name)
+  else if (typeof value === 'number') FROM_OFFSET(value, name)
   else if (typeof value === 'object' && value !== null) FROM_TIME(value, name)
   else throw invalidOption(name, value, "'earliest', 'latest', an offset or { timeMs }")
-}
+})
 
 export const QUEUE_RULES = createRules({
   ...GROUP_SETTINGS,
@@ -143,10 +146,10 @@ const ids: Rule = (value, name) => {
 export const REDRIVE_RULES = createRules({ ids, max: whole(1, 1_000_000) })
 const CURSOR = /^[0-9a-f]{14}$/
 /** Where a page of dead letters ended. */
-export const deadCursor: Rule = (value, name) => {
+export const deadCursor: Rule = rule({ type: 'string', pattern: CURSOR.source }, (value, name) => {
   if (typeof value !== 'string' || !CURSOR.test(value))
     throw invalidOption(name, value, 'the `next` of an earlier page')
-}
+})
 export const DEAD_RULES = createRules({ after: deadCursor, limit: whole(1, 1_000) })
 
 export const WORK_RULES = createRules({

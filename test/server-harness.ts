@@ -8,6 +8,7 @@ import type { TestContext } from 'node:test'
 import { open, type Sluice } from '../src/index.ts'
 import { createServer, type Server } from '../src/server/server.ts'
 import type { ServerOptions } from '../src/server/settings.ts'
+import { answerChecks } from './support/answer-checks.ts'
 
 export interface Answer {
   readonly status: number
@@ -42,6 +43,7 @@ export async function startServer(t: TestContext, options: ServerOptions = {}, f
     await sluice.close()
   })
   const url = await server.listen()
+  await answerChecks(url)
   return {
     url,
     port: Number(new URL(url).port),
@@ -66,6 +68,8 @@ export async function call(
     ...(signal === undefined ? {} : { signal }),
   })
   const text = await answer.text()
+  const checks = await answerChecks(url)
+  checks.check({ method, path, status: answer.status, type: answer.headers.get('content-type'), text })
   return {
     status: answer.status,
     headers: answer.headers,

@@ -5,6 +5,8 @@
 import { isUtf8 } from 'node:buffer'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { SluiceError } from '../errors.ts'
+import type { Body } from './api/operation.ts'
+import { ref } from './api/schemas.ts'
 import { parseJson } from './members.ts'
 import type { ServerSettings } from './settings.ts'
 
@@ -27,6 +29,18 @@ export function readsPayloads(app: FastifyInstance, settings: ServerSettings): v
   keepAsBuffer(app, JSON_TYPE, settings.maxMessageBytes)
   keepAsBuffer(app, BYTES_TYPE, settings.maxMessageBytes)
   keepAsBuffer(app, BATCH_TYPE, settings.maxBatchBytes)
+}
+
+/** What the OpenAPI document says of such a body. `line`: the schema of a line of a batch. */
+export function payloadBody(line: 'JobLine' | 'MessageLine'): Body {
+  return {
+    isRequired: true,
+    content: {
+      [JSON_TYPE]: { description: 'The payload: any JSON' },
+      [BYTES_TYPE]: { description: 'The payload: bytes' },
+      [BATCH_TYPE]: { description: 'A batch: on each line an object of this form', ...ref(line) },
+    },
+  }
 }
 
 function keepAsBuffer(app: FastifyInstance, type: string, bodyLimit: number): void {

@@ -32,13 +32,10 @@ declare module 'fastify' {
 }
 
 export const JSON_TYPE = 'application/json; charset=utf-8'
+/** Longer than any name or id, as a part of a path; what is longer is refused by their own checks. */
+export const MAX_PATH_CHARS = 16_384
 /** The longest wait of one call. */
 export const MAX_WAIT_MS = 60_000
-
-/** The parameter of the path. */
-export function pathPart(request: FastifyRequest, name: string): string {
-  return (request.params as Record<string, string>)[name] ?? ''
-}
 
 /**
  * Runs a wait as one: counted with the waits, ended when the client goes or the server closes. Without a time to wait

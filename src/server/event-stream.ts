@@ -4,9 +4,24 @@
  */
 import { once } from 'node:events'
 import type { FastifyReply } from 'fastify'
+import type { JsonSchema } from '../json-schema.ts'
+import type { Answer } from './api/operation.ts'
+import { about, optional, text } from './members.ts'
 import { formatProblem, problemOf } from './problem.ts'
 
 export const EVENT_STREAM_TYPE = 'text/event-stream'
+/** What a reader that reconnects sends of itself. */
+export const LAST_EVENT_ID = {
+  'Last-Event-ID': about(
+    'Of a stream: the id of the last event that was seen; it goes on behind it',
+    optional(text(40)),
+  ),
+}
+
+/** An answer that is JSON, or a stream of events for whoever accepts that. */
+export function streamAnswer(description: string, schema: JsonSchema): Answer {
+  return { description, content: { 'application/json': schema, [EVENT_STREAM_TYPE]: { type: 'string' } } }
+}
 
 /**
  * Answers with the events that `run` sends, until it returns or throws; a failure is the last event. `signal` ends when

@@ -10,20 +10,48 @@ import { type AppendWish, type MessageFields, PRIORITIES } from '../index.ts'
 import { checkOptions, findNearest, MAX_DURATION_MS } from '../options-check.ts'
 import { OUTPUT_JOB_RULES, OUTPUT_MESSAGE_RULES } from '../setting-rules.ts'
 import { cutMember } from './json-text.ts'
-import { wholeText } from './members.ts'
+import { about, optional, type Reader, type Readers, reader, text, wholeText } from './members.ts'
 
 export interface Incoming {
   readonly fields: MessageFields
   readonly wish: Omit<AppendWish, 'index'> | null
 }
 
+const NO_OPTIONS = {}
 const delayHeader = wholeText(0, MAX_DURATION_MS)
 const deadlineHeader = wholeText(1, MAX_DURATION_MS)
-const NO_OPTIONS = {}
-const HEADERS = {
-  queue: ['Sluice-Key', 'Sluice-Delay-Ms', 'Sluice-Deadline-Ms', 'Sluice-Priority', 'Sluice-Callback-Url'],
-  topic: ['Sluice-Key'],
-} as const
+
+/** A header whose value is checked, as the option that it is, with the others. */
+function optionHeader(
+  option: 'key' | 'idempotencyKey' | 'priority' | 'callbackUrl',
+  description: string,
+): Reader<string | undefined> {
+  return reader({ ...OUTPUT_JOB_RULES[option]?.schema, description }, (value) => value as string | undefined)
+}
+
+const trace = optional(text(1_024))
+/** The headers of a request that say something of its message. */
+export const MESSAGE_HEADERS = {
+  'Sluice-Key': optionHeader('key', 'Orders: messages of one key are handed out one at a time. UTF-8'),
+  'Idempotency-Key': optionHeader('idempotencyKey', 'Sent again under the same key it is stored once'),
+  traceparent: about('Travels with the message (W3C Trace Context)', trace),
+  tracestate: about('Travels with `traceparent`', trace),
+}
+export const JOB_HEADERS = {
+  ...MESSAGE_HEADERS,
+  'Sluice-Delay-Ms': about('It is due in so many milliseconds', optional(delayHeader)),
+  'Sluice-Deadline-Ms': about(
+    'It must be started within so many milliseconds, or is expired',
+    optional(deadlineHeader),
+  ),
+  'Sluice-Priority': optionHeader('priority', '`high`, `normal` or `low`'),
+  'Sluice-Callback-Url': optionHeader('callbackUrl', 'Told of the end of the job by a signed webhook'),
+}
+const HEADERS = { queue: sluiceNames(JOB_HEADERS), topic: sluiceNames(MESSAGE_HEADERS) }
+
+function sluiceNames(headers: Readers): string[] {
+  return Object.keys(headers).filter((name) => name.startsWith('Sluice-'))
+}
 
 /** A message, from the headers and the body of its request. */
 export function readRequest(

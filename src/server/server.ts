@@ -16,9 +16,11 @@ import { Gate } from './access/gate.ts'
 import { KeyRing } from './access/key-ring.ts'
 import { checkAccess, demandAccess } from './access/route-access.ts'
 import { Sessions } from './access/sessions.ts'
+import { collectRoutes } from './api/document.ts'
+import { checkQuery } from './api/operation.ts'
 import { Appender } from './appender.ts'
 import { announcedBytes, checkBodyHeaders } from './bodies.ts'
-import type { Context } from './context.ts'
+import { type Context, MAX_PATH_CHARS } from './context.ts'
 import { Directory } from './directory.ts'
 import { guardDoor, watchLoop } from './front-door.ts'
 import { createGuard } from './guard.ts'
@@ -50,8 +52,6 @@ export interface Server extends AsyncDisposable {
 const HEADERS_TIMEOUT_MS = 10_000
 const CHECK_INTERVAL_MS = 1_000
 const KEEP_ALIVE_MS = 72_000
-/** Longer than any name or id; what is longer is refused by their own checks. */
-const MAX_PATH_PART = 16_384
 
 /** Makes a server of `sluice`. It has no socket until `listen`. */
 export function createServer(sluice: Sluice, options: ServerOptions = {}): Server {
@@ -133,7 +133,7 @@ function createApp(context: Context): FastifyInstance {
     forceCloseConnections: 'idle',
     return503OnClosing: false,
     exposeHeadRoutes: false,
-    routerOptions: { maxParamLength: MAX_PATH_PART },
+    routerOptions: { maxParamLength: MAX_PATH_CHARS },
     // With TLS Fastify's types make another class of the app; its routes are the same.
     ...(settings.tls === null ? { http: limits } : ({ https: { ...limits, ...readTls(settings.tls) } } as object)),
     frameworkErrors: (error, _request, reply) => sendProblem(reply, error),
@@ -166,6 +166,7 @@ function createApp(context: Context): FastifyInstance {
         gate.follow(request)
         checkAccess(access, request.caller, request)
       }
+      checkQuery(request)
       checkBodyHeaders(request.headers)
       request.visit.takeBody(announcedBytes(request.headers, settings))
       done()
@@ -190,6 +191,7 @@ function createApp(context: Context): FastifyInstance {
   holdBodies(app)
   demandAccess(app)
   const methodsByUrl = collectMethods(app)
+  const routes = collectRoutes(app)
   for (const addRoutes of [
     declareRoutes,
     jobRoutes,
@@ -201,7 +203,7 @@ function createApp(context: Context): FastifyInstance {
   ]) {
     app.register(async (scope) => addRoutes(scope, context))
   }
-  app.register(async (scope) => healthRoutes(scope, context, metrics))
+  app.register(async (scope) => healthRoutes(scope, context, metrics, routes))
   app.register(async (scope) => refuseOtherMethods(scope, methodsByUrl))
   return app
 }
@@ -260,7 +262,7 @@ function refuseOtherMethods(app: FastifyInstance, methodsByUrl: Map<string, stri
     app.route({
       url,
       method: app.supportedMethods.filter((method) => !methods.includes(method)),
-      config: { access: 'open' },
+      config: { access: 'open', isRefusal: true },
       onRequest: (request, reply, done) => {
         reply.header('allow', allow)
         done(

@@ -9,13 +9,40 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { decodeWire, encodeWire, WIRE_TYPE, WIRE_VERSION } from '../../engine/wire.ts'
 import { SluiceError } from '../../errors.ts'
 import type { Declaration, Engine, LeaseOutcome, LeaseRequest, ReadRequest, WatchRequest } from '../../index.ts'
-import { type Context, JSON_TYPE, MAX_WAIT_MS, pathPart, waiting } from '../context.ts'
+import { describe, json, type Operation, readParams } from '../api/operation.ts'
+import { text as anyText, count, shape } from '../api/schemas.ts'
+import { type Context, JSON_TYPE, MAX_PATH_CHARS, MAX_WAIT_MS, waiting } from '../context.ts'
 import { refuseOtherTypes } from '../media-types.ts'
+import { text } from '../members.ts'
 import { checkArgument, type EngineMethod, isEngineMethod } from './engine-arguments.ts'
+
+const METHOD = { method: text(MAX_PATH_CHARS) }
+const GREET: Operation = {
+  id: 'greetEngine',
+  access: 'named in the call',
+  tag: 'engine',
+  summary: "What the engine promises, and the version that both ends must share. For Sluice's own clients.",
+  answers: {
+    200: json(
+      'What it is',
+      shape({ product: anyText, version: count, abilities: { type: 'object' }, maxWaitMs: count, maxBodyBytes: count }),
+    ),
+  },
+}
+const CALL: Operation = {
+  id: 'callEngine',
+  access: 'named in the call',
+  tag: 'engine',
+  summary: "One call of the engine contract. For Sluice's own clients; changes with the release.",
+  params: METHOD,
+  body: { isRequired: true, content: { [WIRE_TYPE]: { description: 'Drawn in src/engine/wire.ts' } } },
+  answers: { 200: { description: 'The outcome', content: { [WIRE_TYPE]: {} } } },
+  errors: ['NOT_FOUND', 'INVALID_NAME', 'QUEUE_NOT_FOUND', 'TOPIC_NOT_FOUND', 'DECLARED_DIFFERENTLY', 'UNSUPPORTED'],
+}
 
 export function engineRoutes(app: FastifyInstance, context: Context): void {
   const { settings } = context
-  app.get('/v1/engine', { config: { access: 'named in the call' } }, async (_request, reply) =>
+  app.get('/v1/engine', describe(GREET), async (_request, reply) =>
     reply.type(JSON_TYPE).send(
       JSON.stringify({
         product: 'sluice',
@@ -34,8 +61,8 @@ export function engineRoutes(app: FastifyInstance, context: Context): void {
       { parseAs: 'buffer', bodyLimit: settings.maxBatchBytes },
       (_request, body, done) => done(null, body),
     )
-    scope.post('/v1/engine/:method', { config: { access: 'named in the call' } }, async (request, reply) => {
-      const method = pathPart(request, 'method')
+    scope.post('/v1/engine/:method', describe(CALL), async (request, reply) => {
+      const { method } = readParams(request, METHOD)
       if (!isEngineMethod(method))
         throw new SluiceError('NOT_FOUND', `The engine has no method '${method.slice(0, 40)}'.`)
       const argument = decodeWire(request.body as Buffer)

@@ -3,34 +3,95 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { SluiceError } from '../../errors.ts'
 import { isTerminal, type JobView, parseJobId } from '../../index.ts'
 import { acceptedJob } from '../accepted.ts'
-import { type Access, noJob } from '../access/route-access.ts'
-import { isBatch, readPayload, readsPayloads } from '../bodies.ts'
-import { type Context, JSON_TYPE, MAX_WAIT_MS, pathPart, waiting } from '../context.ts'
-import { streamEvents, wantsEvents } from '../event-stream.ts'
-import { readRequest } from '../incoming.ts'
+import { noJob } from '../access/route-access.ts'
+import { describe, json, type Operation, readParams, readQuery } from '../api/operation.ts'
+import { ref } from '../api/schemas.ts'
+import { BATCH_TYPE, isBatch, payloadBody, readPayload, readsPayloads } from '../bodies.ts'
+import { type Context, JSON_TYPE, MAX_PATH_CHARS, MAX_WAIT_MS, waiting } from '../context.ts'
+import { LAST_EVENT_ID, streamAnswer, streamEvents, wantsEvents } from '../event-stream.ts'
+import { JOB_HEADERS, readRequest } from '../incoming.ts'
 import { PAYLOAD_TYPES, refuseOtherTypes } from '../media-types.ts'
-import { readMembers, readName, wholeText } from '../members.ts'
+import { about, named, optional, text, wholeText } from '../members.ts'
 import { validate } from '../validation.ts'
 import { formatJob } from '../views.ts'
 import { appendLines } from './batch.ts'
 
-const JOB_QUERY = { waitMs: wholeText(0, MAX_WAIT_MS, 0) }
-const SEE_JOB: Access = { scopes: ['publish', 'consume', 'read'], of: 'job' }
-const CANCEL_JOB: Access = { scopes: ['publish'], of: 'job' }
+const JOB_QUERY = { waitMs: about('How long to wait for its end', wholeText(0, MAX_WAIT_MS, 0)) }
+const QUEUE = { queue: named('queue') }
+/** Any text: what is no id is that of no job. */
+const JOB = { id: text(MAX_PATH_CHARS) }
+const APPLIED = {
+  'Preference-Applied': { description: '`wait=N`: how long was waited for', schema: { type: 'string' } },
+}
 const PREFER_WAIT = /(?:^|[,;\s])wait\s*=\s*"?(\d{1,9})/i
+
+const ADD: Operation = {
+  id: 'addJob',
+  access: { scope: 'publish', of: 'queue' },
+  tag: 'jobs',
+  summary: 'Adds a job to a queue, or a batch of them as lines.',
+  params: QUEUE,
+  headers: {
+    ...JOB_HEADERS,
+    Prefer: about('`wait=N`: wait up to N seconds (at most 60) for the result', optional(text(1_000))),
+  },
+  body: payloadBody('JobLine'),
+  answers: {
+    202: json('The job is stored, as `durability` says', ref('JobAccepted'), {
+      ...APPLIED,
+      Location: { description: 'Where to ask for the job', schema: { type: 'string' } },
+    }),
+    200: {
+      description: 'With `Prefer: wait`: the job, settled. Of a batch: an outcome for each line',
+      content: { 'application/json': ref('Job'), [BATCH_TYPE]: ref('JobOutcome') },
+      headers: APPLIED,
+    },
+  },
+  errors: [
+    'INVALID_PAYLOAD',
+    'SCHEMA_MISMATCH',
+    'QUEUE_FULL',
+    'DISK_FULL',
+    'IDEMPOTENCY_MISMATCH',
+    'QUEUE_NOT_FOUND',
+    'TOPIC_NOT_FOUND',
+    'DECLARED_DIFFERENTLY',
+  ],
+}
+const SHOW: Operation = {
+  id: 'showJob',
+  access: { scopes: ['publish', 'consume', 'read'], of: 'job' },
+  tag: 'jobs',
+  summary: 'Shows a job as it is now, once it is settled, or each change of it as an event.',
+  params: JOB,
+  query: JOB_QUERY,
+  headers: LAST_EVENT_ID,
+  answers: {
+    200: streamAnswer('The job; with `Accept: text/event-stream` each change of it as an event', ref('Job')),
+    204: { description: 'A stream that has seen the end' },
+  },
+  errors: ['JOB_NOT_FOUND'],
+}
+const CANCEL: Operation = {
+  id: 'cancelJob',
+  access: { scopes: ['publish'], of: 'job' },
+  tag: 'jobs',
+  summary: 'Cancels a job that is not settled; whoever works on it loses the lease.',
+  params: JOB,
+  answers: { 200: json('It is cancelled', ref('Job')) },
+  errors: ['JOB_NOT_FOUND', 'JOB_SETTLED'],
+}
 
 export function jobRoutes(app: FastifyInstance, context: Context): void {
   readsPayloads(app, context.settings)
   refuseOtherTypes(app, PAYLOAD_TYPES)
-  app.post('/v1/queues/:queue/jobs', { config: { access: { scope: 'publish', of: 'queue' } } }, (request, reply) =>
-    addJob(context, request, reply),
-  )
-  app.get('/v1/jobs/:id', { config: { access: SEE_JOB } }, (request, reply) => showJob(context, request, reply))
-  app.delete('/v1/jobs/:id', { config: { access: CANCEL_JOB } }, (request, reply) => cancelJob(context, request, reply))
+  app.post('/v1/queues/:queue/jobs', describe(ADD), (request, reply) => addJob(context, request, reply))
+  app.get('/v1/jobs/:id', describe(SHOW), (request, reply) => showJob(context, request, reply))
+  app.delete('/v1/jobs/:id', describe(CANCEL), (request, reply) => cancelJob(context, request, reply))
 }
 
 async function addJob(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-  const queue = readName(pathPart(request, 'queue'), 'queue')
+  const { queue } = readParams(request, QUEUE)
   const isLines = isBatch(request)
   const incoming = isLines ? null : readRequest(request.headers, readPayload(request), 'queue', context.now())
   const entry = context.directory.peek('queue', queue) ?? (await context.directory.use('queue', queue))
@@ -81,8 +142,8 @@ async function waitForResult(
 }
 
 async function showJob(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-  const id = pathPart(request, 'id')
-  const { waitMs } = readMembers(request.query, JOB_QUERY, 'the query')
+  const id = readJobId(request)
+  const { waitMs } = readQuery(request, JOB_QUERY)
   if (wantsEvents(request.headers.accept)) return followJob(context, request, reply, id)
   const { job, waits } = await explainJob(context, id)
   if (waitMs === 0 || isTerminal(job)) return reply.type(JSON_TYPE).send(formatJob(job, waits, context.now()))
@@ -122,7 +183,7 @@ async function followJob(
 }
 
 async function cancelJob(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-  const id = pathPart(request, 'id')
+  const id = readJobId(request)
   if (parseJobId(id) === null) throw noJob(id)
   const outcome = await context.engine.command({ kind: 'cancel', id })
   if (outcome.status === 'not-found') throw noJob(id)
@@ -143,6 +204,10 @@ async function explainJob({ engine }: Pick<Context, 'engine'>, id: string) {
   const outcome = parseJobId(id) === null ? null : await engine.command({ kind: 'explain', id })
   if (outcome?.status !== 'explained') throw noJob(id)
   return outcome
+}
+
+function readJobId(request: FastifyRequest): string {
+  return readParams(request, JOB).id
 }
 
 async function findJob({ engine }: Pick<Context, 'engine'>, id: string): Promise<JobView | null> {

@@ -3,18 +3,65 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { SluiceError } from '../../errors.ts'
 import { BatchView, formatJobId } from '../../index.ts'
 import { offsetError } from '../../outcomes.ts'
-import { readControl, readsControl } from '../bodies.ts'
-import { type Context, JSON_TYPE, MAX_WAIT_MS, pathPart, waiting } from '../context.ts'
+import { controlBody, describe, json, type Operation, readBody, readBodyText, readParams } from '../api/operation.ts'
+import { listOf, ref, shape } from '../api/schemas.ts'
+import { readsControl } from '../bodies.ts'
+import { type Context, JSON_TYPE, MAX_WAIT_MS, waiting } from '../context.ts'
 import { notFound } from '../directory.ts'
 import { drawHolder, formatLeaseToken } from '../lease-token.ts'
 import { refuseOtherTypes } from '../media-types.ts'
-import { readMembers, readName, whole } from '../members.ts'
+import { about, named, whole } from '../members.ts'
 import { nextHelping } from '../paging.ts'
 import { formatMessage } from '../views.ts'
-import { extendLeases, leaseMsRule, settleLeases } from './settling.ts'
+import { EXTEND_BODY, extendLeases, leaseMsRule, SETTLE_BODY, settleLeases } from './settling.ts'
 
 const MAX_LEASES = 1_000
-const LEASE_BODY = { max: whole(1, MAX_LEASES, 1), leaseMs: leaseMsRule, waitMs: whole(0, MAX_WAIT_MS, 0) }
+const LEASE_BODY = {
+  max: about('The most messages to take', whole(1, MAX_LEASES, 1)),
+  leaseMs: about('How long they are held without being extended', leaseMsRule),
+  waitMs: about('How long to wait for the first of them', whole(0, MAX_WAIT_MS, 0)),
+}
+const QUEUE = { queue: named('queue') }
+const GROUP = { topic: named('topic'), group: named('group') }
+const LEASES = json('What was taken; may be none', shape({ leases: listOf(ref('Lease')) }))
+const OUTCOMES = json('An outcome for each item, in its place', shape({ outcomes: listOf(ref('LeaseOutcome')) }))
+
+const LEASE_JOBS: Operation = {
+  id: 'leaseJobs',
+  access: { scope: 'consume', of: 'queue' },
+  tag: 'work',
+  summary: 'Takes jobs of a queue under leases, waiting for the first.',
+  params: QUEUE,
+  body: controlBody(LEASE_BODY),
+  answers: { 200: LEASES },
+  errors: ['QUEUE_NOT_FOUND', 'DECLARED_DIFFERENTLY'],
+}
+const LEASE_MESSAGES: Operation = {
+  id: 'leaseMessages',
+  access: { scope: 'consume', of: 'topic' },
+  tag: 'work',
+  summary: "Takes a group's share of a topic under leases, waiting for the first.",
+  params: GROUP,
+  body: controlBody(LEASE_BODY),
+  answers: { 200: LEASES },
+  errors: ['TOPIC_NOT_FOUND', 'GROUP_NOT_FOUND', 'DECLARED_DIFFERENTLY', 'OFFSET_TRUNCATED', 'OFFSET_OUT_OF_RANGE'],
+}
+const EXTEND: Operation = {
+  id: 'extendLeases',
+  access: 'named in the call',
+  tag: 'work',
+  summary: 'Keeps leases for longer and reports progress.',
+  body: controlBody(EXTEND_BODY),
+  answers: { 200: OUTCOMES },
+}
+const SETTLE: Operation = {
+  id: 'settleLeases',
+  access: 'named in the call',
+  tag: 'work',
+  summary: 'Ends leases: done, tried again, given back or dead; outputs take effect with it.',
+  body: controlBody(SETTLE_BODY),
+  answers: { 200: OUTCOMES },
+}
 
 interface Source {
   readonly topic: string
@@ -31,32 +78,23 @@ interface Granted {
 export function leaseRoutes(app: FastifyInstance, context: Context): void {
   readsControl(app, context.settings)
   refuseOtherTypes(app, ['application/json'])
-  app.post(
-    '/v1/queues/:queue/leases',
-    { config: { access: { scope: 'consume', of: 'queue' } } },
-    async (request, reply) => {
-      const queue = readName(pathPart(request, 'queue'), 'queue')
-      const { tag } = context.directory.peek('queue', queue) ?? (await context.directory.use('queue', queue))
-      return lease(context, request, reply, { topic: queue, group: '', tag })
-    },
-  )
-  app.post(
-    '/v1/topics/:topic/groups/:group/leases',
-    { config: { access: { scope: 'consume', of: 'topic' } } },
-    async (request, reply) => {
-      const topic = readName(pathPart(request, 'topic'), 'topic')
-      const group = readName(pathPart(request, 'group'), 'group')
-      await context.directory.find('topic', topic)
-      return lease(context, request, reply, { topic, group })
-    },
-  )
+  app.post('/v1/queues/:queue/leases', describe(LEASE_JOBS), async (request, reply) => {
+    const { queue } = readParams(request, QUEUE)
+    const { tag } = context.directory.peek('queue', queue) ?? (await context.directory.use('queue', queue))
+    return lease(context, request, reply, { topic: queue, group: '', tag })
+  })
+  app.post('/v1/topics/:topic/groups/:group/leases', describe(LEASE_MESSAGES), async (request, reply) => {
+    const { topic, group } = readParams(request, GROUP)
+    await context.directory.find('topic', topic)
+    return lease(context, request, reply, { topic, group })
+  })
   // Lists of many leases, with progress or results.
-  const long = { bodyLimit: context.settings.maxBatchBytes, config: { access: 'named in the call' } } as const
-  app.post('/v1/leases::extend', long, async (request, reply) =>
-    reply.type(JSON_TYPE).send(await extendLeases(context, readControl(request))),
+  const long = { bodyLimit: context.settings.maxBatchBytes }
+  app.post('/v1/leases::extend', { ...long, ...describe(EXTEND) }, async (request, reply) =>
+    reply.type(JSON_TYPE).send(await extendLeases(context, readBodyText(request, EXTEND_BODY))),
   )
-  app.post('/v1/leases::settle', long, async (request, reply) =>
-    reply.type(JSON_TYPE).send(await settleLeases(context, readControl(request))),
+  app.post('/v1/leases::settle', { ...long, ...describe(SETTLE) }, async (request, reply) =>
+    reply.type(JSON_TYPE).send(await settleLeases(context, readBodyText(request, SETTLE_BODY))),
   )
 }
 
@@ -66,7 +104,7 @@ async function lease(
   reply: FastifyReply,
   source: Source,
 ): Promise<FastifyReply> {
-  const { max, leaseMs, waitMs } = readMembers(readControl(request).value, LEASE_BODY, 'a lease request')
+  const { max, leaseMs, waitMs } = readBody(request, LEASE_BODY, 'a lease request')
   const holder = drawHolder()
   const granted: Granted[] = []
   // A client that is gone cannot settle what it never saw, so that goes back to the queue.

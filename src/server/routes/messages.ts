@@ -1,17 +1,20 @@
 /** Messages of a topic: publish one or a batch, read a page, follow the topic as it grows. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { BatchView, type ReadFrom } from '../../index.ts'
+import { schemaOf } from '../../json-schema.ts'
 import { invalidOption } from '../../options-check.ts'
 import { offsetError } from '../../outcomes.ts'
 import { readFrom as checkFrom } from '../../setting-rules.ts'
 import { publishedMessage } from '../accepted.ts'
-import { isBatch, readPayload, readsPayloads } from '../bodies.ts'
-import { type Context, JSON_TYPE, MAX_WAIT_MS, pathPart, waiting } from '../context.ts'
+import { describe, json, type Operation, readParams, readQuery } from '../api/operation.ts'
+import { count, listOf, ref, shape } from '../api/schemas.ts'
+import { BATCH_TYPE, isBatch, payloadBody, readPayload, readsPayloads } from '../bodies.ts'
+import { type Context, JSON_TYPE, MAX_WAIT_MS, waiting } from '../context.ts'
 import { notFound } from '../directory.ts'
-import { streamEvents, wantsEvents } from '../event-stream.ts'
-import { readRequest } from '../incoming.ts'
+import { LAST_EVENT_ID, streamAnswer, streamEvents, wantsEvents } from '../event-stream.ts'
+import { MESSAGE_HEADERS, readRequest } from '../incoming.ts'
 import { PAYLOAD_TYPES, refuseOtherTypes } from '../media-types.ts'
-import { type Reader, readMembers, readName, wholeText } from '../members.ts'
+import { about, named, reader, wholeText } from '../members.ts'
 import { nextHelping } from '../paging.ts'
 import { validate } from '../validation.ts'
 import { formatMessage } from '../views.ts'
@@ -24,37 +27,81 @@ const STREAM_BYTES = 262_144
 const ISO_TIME = /^\d{4}-\d{2}-\d{2}(?:T[\d:.]+(?:Z|[+-]\d{2}:\d{2})?)?$/
 
 /** `earliest`, `latest`, an offset, or a time in ISO 8601; in a body also `{"timeMs": …}`. */
-export const readFrom: Reader<ReadFrom> = (value, name) => {
-  if (value === 'earliest' || value === 'latest') return value
-  if (typeof value !== 'string') {
-    checkFrom(value, name)
-    return value as ReadFrom
-  }
-  if (/^\d{1,16}$/.test(value) && Number.isSafeInteger(Number(value))) return Number(value)
-  const timeMs = ISO_TIME.test(value) ? Date.parse(value) : Number.NaN
-  if (Number.isFinite(timeMs)) return { timeMs }
-  throw invalidOption(name, value, 'earliest, latest, an offset, or a time such as 2030-01-31T12:00:00Z')
-}
+export const readFrom = reader<ReadFrom>(
+  { anyOf: [schemaOf(checkFrom), { type: 'string', format: 'date-time' }] },
+  (value, name) => {
+    if (value === 'earliest' || value === 'latest') return value
+    if (typeof value !== 'string') {
+      checkFrom(value, name)
+      return value as ReadFrom
+    }
+    if (/^\d{1,16}$/.test(value) && Number.isSafeInteger(Number(value))) return Number(value)
+    const timeMs = ISO_TIME.test(value) ? Date.parse(value) : Number.NaN
+    if (Number.isFinite(timeMs)) return { timeMs }
+    throw invalidOption(name, value, 'earliest, latest, an offset, or a time such as 2030-01-31T12:00:00Z')
+  },
+)
 
 const PAGE_QUERY = {
-  from: ((value, name) => (value === undefined ? 'earliest' : readFrom(value, name))) as Reader<ReadFrom>,
-  limit: wholeText(1, MAX_PAGE, 100),
-  waitMs: wholeText(0, MAX_WAIT_MS, 0),
+  from: about(
+    '`earliest`, `latest`, an offset, or a time in ISO 8601',
+    reader<ReadFrom>({ type: 'string', default: 'earliest' }, (value, name) =>
+      value === undefined ? 'earliest' : readFrom(value, name),
+    ),
+  ),
+  limit: about('The most messages', wholeText(1, MAX_PAGE, 100)),
+  waitMs: about('How long to wait at the end of the topic', wholeText(0, MAX_WAIT_MS, 0)),
+}
+const TOPIC = { topic: named('topic') }
+
+const PUBLISH: Operation = {
+  id: 'publishMessage',
+  access: { scope: 'publish', of: 'topic' },
+  tag: 'topics',
+  summary: 'Stores a message on a topic, or a batch of them as lines.',
+  params: TOPIC,
+  headers: MESSAGE_HEADERS,
+  body: payloadBody('MessageLine'),
+  answers: {
+    201: json('It is stored, as `durability` says', ref('Receipt')),
+    200: { description: 'A batch: an outcome for each line', content: { [BATCH_TYPE]: ref('MessageOutcome') } },
+  },
+  errors: [
+    'INVALID_PAYLOAD',
+    'SCHEMA_MISMATCH',
+    'QUEUE_FULL',
+    'DISK_FULL',
+    'IDEMPOTENCY_MISMATCH',
+    'TOPIC_NOT_FOUND',
+    'DECLARED_DIFFERENTLY',
+  ],
+}
+const READ: Operation = {
+  id: 'readMessages',
+  access: { scope: 'read', of: 'topic' },
+  tag: 'topics',
+  summary: 'Reads a page of a topic, or follows it as a stream of events.',
+  params: TOPIC,
+  query: PAGE_QUERY,
+  headers: LAST_EVENT_ID,
+  answers: {
+    200: streamAnswer(
+      'A page; with `Accept: text/event-stream` each message as an event whose id is its offset',
+      shape({ messages: listOf(ref('Message')), next: count, earliest: count, head: count }),
+    ),
+  },
+  errors: ['TOPIC_NOT_FOUND', 'DECLARED_DIFFERENTLY', 'OFFSET_TRUNCATED', 'OFFSET_OUT_OF_RANGE'],
 }
 
 export function messageRoutes(app: FastifyInstance, context: Context): void {
   readsPayloads(app, context.settings)
   refuseOtherTypes(app, PAYLOAD_TYPES)
-  app.post('/v1/topics/:topic/messages', { config: { access: { scope: 'publish', of: 'topic' } } }, (request, reply) =>
-    publish(context, request, reply),
-  )
-  app.get('/v1/topics/:topic/messages', { config: { access: { scope: 'read', of: 'topic' } } }, (request, reply) =>
-    readPage(context, request, reply),
-  )
+  app.post('/v1/topics/:topic/messages', describe(PUBLISH), (request, reply) => publish(context, request, reply))
+  app.get('/v1/topics/:topic/messages', describe(READ), (request, reply) => readPage(context, request, reply))
 }
 
 async function publish(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-  const topic = readName(pathPart(request, 'topic'), 'topic')
+  const { topic } = readParams(request, TOPIC)
   const incoming = isBatch(request) ? null : readRequest(request.headers, readPayload(request), 'topic', context.now())
   const entry = context.directory.peek('topic', topic) ?? (await context.directory.use('topic', topic))
   if (incoming === null)
@@ -84,8 +131,8 @@ interface PageWish {
 }
 
 async function readPage(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-  const topic = readName(pathPart(request, 'topic'), 'topic')
-  const { from, limit, waitMs } = readMembers(request.query, PAGE_QUERY, 'the query')
+  const { topic } = readParams(request, TOPIC)
+  const { from, limit, waitMs } = readQuery(request, PAGE_QUERY)
   await context.directory.find('topic', topic)
   if (wantsEvents(request.headers.accept)) return follow(context, request, reply, topic, from)
   const { messages, next, earliest, head } = await waiting(request, waitMs, (signal) =>

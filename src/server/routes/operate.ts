@@ -5,30 +5,36 @@
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { BatchView, type Discarded, type Redriven, type RedriveOptions, type TopicStats } from '../../index.ts'
-import { deadCursor } from '../../setting-rules.ts'
-import { readControl, readsControl } from '../bodies.ts'
-import { type Context, JSON_TYPE, pathPart } from '../context.ts'
+import { describe, readBody, readParams, readQuery } from '../api/operation.ts'
+import { readsControl } from '../bodies.ts'
+import { type Context, JSON_TYPE } from '../context.ts'
 import { notFound } from '../directory.ts'
 import { refuseOtherTypes } from '../media-types.ts'
-import { list, optional, type Reader, readMembers, readName, text, whole, wholeText } from '../members.ts'
+import { text } from '../members.ts'
 import { formatDeadLetter } from '../views.ts'
 import { noGroup } from './leases.ts'
-import { readFrom } from './messages.ts'
+import {
+  DEAD_QUERY,
+  FORGET,
+  GROUP,
+  LETTERS_BODY,
+  LIST_QUERY,
+  listing,
+  listingDead,
+  NO_MEMBERS,
+  PLACES,
+  type PlaceKind,
+  QUEUE,
+  SEEK,
+  SEEK_BODY,
+  showing,
+  switching,
+  TOPIC,
+  usingLetters,
+} from './operate-api.ts'
 
-const MAX_LISTED = 1_000
-const MAX_LETTERS = 1_000
-const MAX_REDRIVEN = 10_000
 /** Queues of a list whose oldest message is looked up: each takes a read. */
 const MAX_AGED = 100
-
-const LIST_QUERY = { limit: wholeText(1, MAX_LISTED, MAX_LISTED), after: optional(text(128)) }
-const readCursor: Reader<string> = (value, name) => {
-  deadCursor(value, name)
-  return value as string
-}
-const DEAD_QUERY = { limit: wholeText(1, MAX_LETTERS, 100), after: optional(readCursor) }
-const LETTERS_BODY = { ids: optional(list(MAX_REDRIVEN)), max: whole(1, MAX_REDRIVEN, MAX_REDRIVEN) }
-const SEEK_BODY = { from: readFrom }
 
 /** Whose messages are operated on: a queue's, or those of a group. */
 interface Place {
@@ -50,40 +56,28 @@ interface Operated {
 export function operateRoutes(app: FastifyInstance, context: Context): void {
   readsControl(app, context.settings)
   refuseOtherTypes(app, ['application/json'])
-  app.get('/v1/queues', { config: { access: 'named in the call' } }, (request, reply) =>
-    showAll(context, request, reply, 'queue'),
-  )
-  app.get('/v1/topics', { config: { access: 'named in the call' } }, (request, reply) =>
-    showAll(context, request, reply, 'topic'),
-  )
-  app.get('/v1/queues/:name', { config: { access: { scope: 'read', of: 'name' } } }, (request, reply) =>
-    showOne(context, request, reply, 'queue'),
-  )
-  app.get('/v1/topics/:name', { config: { access: { scope: 'read', of: 'name' } } }, (request, reply) =>
-    showOne(context, request, reply, 'topic'),
-  )
-  for (const [base, end, of] of [
-    ['/v1/queues/:name', '/v1/queues/:name(^[^:/]*)', 'name'],
-    ['/v1/topics/:topic/groups/:group', '/v1/topics/:topic/groups/:group(^[^:/]*)', 'topic'],
-  ] as const) {
-    const read = { config: { access: { scope: 'read', of } } } as const
-    const admin = { config: { access: { scope: 'admin', of } } } as const
-    app.get(`${base}/dead`, read, (request, reply) => showDead(context, request, reply))
-    app.post(`${base}/dead::redrive`, admin, (request, reply) => useLetters(context, request, reply, 'redrive'))
-    app.post(`${base}/dead::discard`, admin, (request, reply) => useLetters(context, request, reply, 'discard'))
-    app.post(`${end}::pause`, admin, (request, reply) => switchPlace(context, request, reply, 'pause'))
-    app.post(`${end}::resume`, admin, (request, reply) => switchPlace(context, request, reply, 'resume'))
+  for (const kind of ['queue', 'topic'] as const) {
+    app.get(`/v1/${kind}s`, describe(listing(kind)), (request, reply) => showAll(context, request, reply, kind))
+    app.get(`/v1/${kind}s/:${kind}`, describe(showing(kind)), (request, reply) =>
+      showOne(context, request, reply, kind),
+    )
   }
-  app.patch(
-    '/v1/topics/:topic/groups/:group',
-    { config: { access: { scope: 'admin', of: 'topic' } } },
-    (request, reply) => seek(context, request, reply),
-  )
-  app.delete(
-    '/v1/topics/:topic/groups/:group',
-    { config: { access: { scope: 'admin', of: 'topic' } } },
-    (request, reply) => forget(context, request, reply),
-  )
+  for (const kind of ['queue', 'group'] as const) {
+    const { base, end } = PLACES[kind]
+    app.get(`${base}/dead`, describe(listingDead(kind)), (request, reply) => showDead(context, request, reply, kind))
+    for (const act of ['redrive', 'discard'] as const) {
+      app.post(`${base}/dead::${act}`, describe(usingLetters(kind, act)), (request, reply) =>
+        useLetters(context, request, reply, kind, act),
+      )
+    }
+    for (const act of ['pause', 'resume'] as const) {
+      app.post(`${end}::${act}`, describe(switching(kind, act)), (request, reply) =>
+        switchPlace(context, request, reply, kind, act),
+      )
+    }
+  }
+  app.patch('/v1/topics/:topic/groups/:group', describe(SEEK), (request, reply) => seek(context, request, reply))
+  app.delete('/v1/topics/:topic/groups/:group', describe(FORGET), (request, reply) => forget(context, request, reply))
 }
 
 async function showAll(
@@ -92,7 +86,7 @@ async function showAll(
   reply: FastifyReply,
   kind: 'queue' | 'topic',
 ): Promise<FastifyReply> {
-  const { limit, after = '' } = readMembers(request.query, LIST_QUERY, 'the query')
+  const { limit, after = '' } = readQuery(request, LIST_QUERY)
   const { topics } = await engine.stats()
   const rest = topics
     .filter((topic) => topic.kind === kind && topic.name > after)
@@ -112,7 +106,7 @@ async function showOne(
   reply: FastifyReply,
   kind: 'queue' | 'topic',
 ): Promise<FastifyReply> {
-  const name = readName(pathPart(request, 'name'), kind)
+  const name = kind === 'queue' ? readParams(request, QUEUE).queue : readParams(request, TOPIC).topic
   const { topics } = await engine.stats()
   const found = topics.find((topic) => topic.kind === kind && topic.name === name)
   if (found === undefined) throw notFound(kind, name)
@@ -136,9 +130,14 @@ async function findOldest(engine: Context['engine'], queue: string, floor: numbe
   return outcome.status === 'read' ? outcome.messages[0]?.timestampMs : undefined
 }
 
-async function showDead(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-  const { topic, group } = await placeOf(context, request)
-  const { limit, after } = readMembers(request.query, DEAD_QUERY, 'the query')
+async function showDead(
+  context: Context,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  kind: PlaceKind,
+): Promise<FastifyReply> {
+  const { topic, group } = await placeOf(context, request, kind)
+  const { limit, after } = readQuery(request, DEAD_QUERY)
   const cursor = after === undefined ? {} : { after }
   const outcome = await context.engine.command({ kind: 'dead', topic, group, max: limit, ...cursor })
   if (outcome.status !== 'dead-letters') throw group === '' ? notFound('queue', topic) : noGroup(topic, group)
@@ -150,12 +149,13 @@ async function useLetters(
   context: Context,
   request: FastifyRequest,
   reply: FastifyReply,
-  kind: 'redrive' | 'discard',
+  kind: PlaceKind,
+  act: 'redrive' | 'discard',
 ): Promise<FastifyReply> {
-  const place = await placeOf(context, request)
-  const { ids, max } = readMembers(readControl(request).value, LETTERS_BODY, `a ${kind}`)
+  const place = await placeOf(context, request, kind)
+  const { ids, max } = readBody(request, LETTERS_BODY, `a ${act}`)
   const wanted = ids?.map((id, i) => text(256)(id, `ids[${i}]`))
-  const done = await operated(context, place)[kind]({ max, ids: wanted })
+  const done = await operated(context, place)[act]({ max, ids: wanted })
   return reply.type(JSON_TYPE).send(JSON.stringify({ ...place.shown, ...done }))
 }
 
@@ -163,34 +163,34 @@ async function switchPlace(
   context: Context,
   request: FastifyRequest,
   reply: FastifyReply,
-  kind: 'pause' | 'resume',
+  kind: PlaceKind,
+  act: 'pause' | 'resume',
 ): Promise<FastifyReply> {
-  const place = await placeOf(context, request)
-  await operated(context, place)[kind]()
-  return reply.type(JSON_TYPE).send(JSON.stringify({ ...place.shown, paused: kind === 'pause' }))
+  const place = await placeOf(context, request, kind)
+  readBody(request, NO_MEMBERS, `a ${act}`)
+  await operated(context, place)[act]()
+  return reply.type(JSON_TYPE).send(JSON.stringify({ ...place.shown, paused: act === 'pause' }))
 }
 
 async function seek(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-  const { topic, group, shown } = await placeOf(context, request)
-  const { from } = readMembers(readControl(request).value, SEEK_BODY, 'a seek')
+  const { topic, group, shown } = await placeOf(context, request, 'group')
+  const { from } = readBody(request, SEEK_BODY, 'a seek')
   await context.sluice.topic(topic).seek(group, from)
   return reply.type(JSON_TYPE).send(JSON.stringify({ ...shown, from }))
 }
 
 async function forget(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-  const { topic, group } = await placeOf(context, request)
+  const { topic, group } = await placeOf(context, request, 'group')
   await context.sluice.topic(topic).forget(group)
   return reply.code(204).send()
 }
 
-async function placeOf({ directory }: Context, request: FastifyRequest): Promise<Place> {
-  const queue = pathPart(request, 'name')
-  if (queue !== '') {
-    const { name } = await directory.find('queue', readName(queue, 'queue'))
+async function placeOf({ directory }: Context, request: FastifyRequest, kind: PlaceKind): Promise<Place> {
+  if (kind === 'queue') {
+    const { name } = await directory.find('queue', readParams(request, QUEUE).queue)
     return { topic: name, group: '', shown: { queue: name } }
   }
-  const topic = readName(pathPart(request, 'topic'), 'topic')
-  const group = readName(pathPart(request, 'group'), 'group')
+  const { topic, group } = readParams(request, GROUP)
   await directory.find('topic', topic)
   return { topic, group, shown: { topic, group } }
 }

@@ -16,11 +16,23 @@ import {
 } from '../../index.ts'
 import { fullError } from '../../outcomes.ts'
 import { checkPayloadBytes } from '../../payload.ts'
+import { OUTPUT } from '../api/schemas.ts'
 import type { Context } from '../context.ts'
 import { readMessageObject } from '../incoming.ts'
 import { cutElements, cutMember } from '../json-text.ts'
 import { type LeaseToken, parseLeaseToken } from '../lease-token.ts'
-import { anything, list, oneOf, optional, readMembers, readName, text, whole } from '../members.ts'
+import {
+  about,
+  anything,
+  list,
+  membersSchema,
+  oneOf,
+  optional,
+  readMembers,
+  readName,
+  text,
+  whole,
+} from '../members.ts'
 import { formatProblem, problemOf } from '../problem.ts'
 import { validate } from '../validation.ts'
 
@@ -34,16 +46,21 @@ const MAX_DELAY_MS = 315_360_000_000
 const MAX_OUTPUTS = 1_000
 
 export const leaseMsRule = whole(MIN_LEASE_MS, MAX_LEASE_MS, 30_000)
-const BODY = { items: list(MAX_ITEMS) }
-const EXTEND_ITEM = { lease: text(1_000), leaseMs: leaseMsRule, progress: anything }
+const EXTEND_ITEM = {
+  lease: text(1_000),
+  leaseMs: about('From now. What was leased in one call is extended together', leaseMsRule),
+  progress: about(`Any JSON of at most ${MAX_PROGRESS_BYTES} bytes, shown with the job`, anything),
+}
 const SETTLE_ITEM = {
   lease: text(1_000),
   outcome: oneOf(['done', 'retry', 'release', 'dead']),
-  result: anything,
-  error: optional(text(MAX_ERROR_CHARS)),
-  delayMs: optional(whole(0, MAX_DELAY_MS)),
-  outputs: optional(list(MAX_OUTPUTS)),
+  result: about('Any JSON. Only with `done`', anything),
+  error: about('Only with `retry` and `dead`', optional(text(MAX_ERROR_CHARS))),
+  delayMs: about('Only with `retry`; without it the back-off of the queue counts', optional(whole(0, MAX_DELAY_MS))),
+  outputs: about('Published with the settle, or not at all', optional(list(MAX_OUTPUTS, OUTPUT))),
 }
+export const EXTEND_BODY = { items: list(MAX_ITEMS, membersSchema(EXTEND_ITEM)) }
+export const SETTLE_BODY = { items: list(MAX_ITEMS, membersSchema(SETTLE_ITEM)) }
 
 interface Control {
   readonly text: string
@@ -58,7 +75,7 @@ interface Joined<T> {
 
 /** The answer to an extend, as JSON text. */
 export async function extendLeases({ engine }: Context, body: Control): Promise<string> {
-  const items = readMembers(body.value, BODY, 'the body').items
+  const items = readMembers(body.value, EXTEND_BODY, 'the body').items
   const sources = cutItems(body.text)
   const answers: string[] = new Array(items.length)
   const joined = new Map<string, Joined<ExtendRequest>>()
@@ -96,7 +113,7 @@ export async function extendLeases({ engine }: Context, body: Control): Promise<
 
 /** The answer to a settle, as JSON text. */
 export async function settleLeases(context: Context, body: Control): Promise<string> {
-  const items = readMembers(body.value, BODY, 'the body').items
+  const items = readMembers(body.value, SETTLE_BODY, 'the body').items
   const sources = cutItems(body.text)
   const answers: string[] = new Array(items.length)
   const joined = new Map<string, Joined<SettleRequest>>()
