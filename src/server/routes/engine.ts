@@ -10,7 +10,7 @@ import { decodeWire, encodeWire, WIRE_TYPE, WIRE_VERSION } from '../../engine/wi
 import { SluiceError } from '../../errors.ts'
 import type { Declaration, Engine, LeaseOutcome, LeaseRequest, ReadRequest, WatchRequest } from '../../index.ts'
 import { describe, json, type Operation, readParams } from '../api/operation.ts'
-import { text as anyText, count, shape } from '../api/schemas.ts'
+import { text as anyText, atMs, count, shape } from '../api/schemas.ts'
 import { type Context, JSON_TYPE, MAX_PATH_CHARS, MAX_WAIT_MS, waiting } from '../context.ts'
 import { refuseOtherTypes } from '../media-types.ts'
 import { text } from '../members.ts'
@@ -25,7 +25,14 @@ const GREET: Operation = {
   answers: {
     200: json(
       'What it is',
-      shape({ product: anyText, version: count, abilities: { type: 'object' }, maxWaitMs: count, maxBodyBytes: count }),
+      shape({
+        product: anyText,
+        version: count,
+        nowMs: atMs,
+        abilities: { type: 'object' },
+        maxWaitMs: count,
+        maxBodyBytes: count,
+      }),
     ),
   },
 }
