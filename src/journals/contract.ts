@@ -128,3 +128,17 @@ export interface JournalOptions {
 }
 
 export type OpenJournal = (options: JournalOptions) => Promise<Journal>
+
+/**
+ * One thing that was looked at before a broker is trusted. Each broker's file has `check…(options): Promise<Finding[]>`;
+ * opening refuses (`UNSUPPORTED`) where one says so, and `sluice verify` shows all of them.
+ */
+export interface Finding {
+  readonly severity: 'refuse' | 'warn' | 'ok'
+  /** A few words: the setting and its value. */
+  readonly title: string
+  /** What is kept, or what could be lost. */
+  readonly reason: string
+  /** What to do about it. Empty where nothing is to be done. */
+  readonly remedy: string
+}
