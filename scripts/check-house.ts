@@ -14,7 +14,7 @@ const FAILING_LINES = 600
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   nouns: ['edge', 'engine', 'policy', 'host'],
   edge: ['engine'],
-  open: ['nouns', 'edge', 'engine', 'policy', 'host', 'log contract', 'broker', 'remote'],
+  open: ['nouns', 'edge', 'engine', 'policy', 'host', 'log contract', 'journal contract', 'broker', 'remote'],
   index: ['nouns', 'edge', 'open', 'engine', 'policy', 'host', 'log contract'],
   'log contract': [],
   engine: ['log contract'],
@@ -83,7 +83,7 @@ function findWrongShape({ path, text }: SourceFile): string[] {
 function partOf(path: string): string {
   if (SHARED.has(path)) return 'shared'
   if (path === 'logs/contract.ts') return 'log contract'
-  if (path === 'journals/contract.ts') return 'journal contract'
+  if (path === 'journals/contract.ts' || path === 'journals/schemes.ts') return 'journal contract'
   if (EDGE.has(path)) return 'edge'
   const [folder = ''] = path.split('/')
   if (folder !== path) return folder

@@ -1,9 +1,10 @@
-/** Where a Sluice is opened: a folder, memory, or a server. The engine is loaded with its first use. */
+/** Where a Sluice is opened: a folder, memory, a server, or a broker. The engine is loaded with its first use. */
 import { createAwakeHost } from './awake-host.ts'
 import type { EngineAbilities } from './engine/abilities.ts'
 import { SluiceError } from './errors.ts'
 import { realHost, shiftHost } from './host/host.ts'
-import { checkOptions, createRules, findNodeProblem, invalidOption, oneOf } from './options-check.ts'
+import { BROKER_SCHEMES } from './journals/schemes.ts'
+import { checkOptions, createRules, findNodeProblem, invalidOption, oneOf, text, whole } from './options-check.ts'
 import { createSluice, SLUICE_RULES, type Sluice, type SluiceOptions } from './sluice.ts'
 
 /** How an acknowledged write survives: not at all, a killed process, a power cut. */
@@ -15,27 +16,44 @@ export interface OpenOptions extends SluiceOptions {
    * cannot reach it refuses to open, with `UNSUPPORTED`. @default the strongest: 'disk' for a folder, 'memory' for ':memory:'
    */
   readonly durability?: Durability | undefined
+  /**
+   * On a broker: on how many machines an acknowledged write must be, 1 to 100. One that cannot reach it refuses to open, with
+   * `UNSUPPORTED`. @default 1, and each receipt says how many there are
+   */
+  readonly copies?: number | undefined
+  /**
+   * On a broker: what everything there is named after, so that several can share it: 1 to 64 letters, digits, dots, dashes or
+   * underscores. The URL may give it, too: `redis://…?namespace=shop`. @default 'sluice'
+   */
+  readonly namespace?: string | undefined
+  /**
+   * On a broker: the folder for the cache of its data, which is built anew when this process takes them over. It needs room
+   * for all of it. @default where the system keeps what is temporary
+   */
+  readonly stateDir?: string | undefined
+  /** On a broker: how long one that does not answer is tried, in milliseconds, 1 to 600,000. @default 10_000 */
+  readonly connectMs?: number | undefined
 }
 
-const RULES = createRules({ ...SLUICE_RULES, durability: oneOf(['memory', 'os', 'disk']) })
+const RULES = createRules({
+  ...SLUICE_RULES,
+  durability: oneOf(['memory', 'os', 'disk']),
+  copies: whole(1, 100),
+  namespace: text(64),
+  stateDir: text(4_096),
+  connectMs: whole(1, 600_000),
+})
 const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i
-
-/** What to do instead, by scheme. */
-const NOT_YET: Readonly<Record<string, string>> = {
-  redis: 'The Redis engine is not part of this version',
-  rediss: 'The Redis engine is not part of this version',
-  amqp: 'The RabbitMQ engine is not part of this version',
-  amqps: 'The RabbitMQ engine is not part of this version',
-  kafka: 'The Kafka engine is not part of this version',
-  file: 'A folder is given by its path, not as a URL',
-}
+const NAMESPACE = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
+const DEFAULT_NAMESPACE = 'sluice'
 
 /**
  * Opens a Sluice: over a folder, which is made if it is not there and belongs to one process at a time, over memory for
- * `':memory:'`, or over the server at `http://…` (see `sluice serve`), for any number of processes. Close it, or declare it with `await using`.
+ * `':memory:'`, or, for any number of processes, over the server at `http://…` (see `sluice serve`) or over a broker:
+ * `redis://…`, `amqp://…`, `kafka://…`. Close it, or declare it with `await using`.
  *
  * Rejects with `LOCKED` (another process owns the folder), `READ_ONLY`, `FORMAT_NEWER`, `CORRUPT`, `DISK_FULL`,
- * `UNSUPPORTED` (the engine cannot do what was asked) and `INVALID_OPTION`.
+ * `UNREACHABLE`, `UNAUTHENTICATED`, `FOREIGN_DATA`, `UNSUPPORTED` (the engine cannot do what was asked) and `INVALID_OPTION`.
  */
 export async function open(location: string, options: OpenOptions = {}): Promise<Sluice> {
   if (typeof location !== 'string' || location === '')
@@ -44,19 +62,58 @@ export async function open(location: string, options: OpenOptions = {}): Promise
   checkOptions(options, RULES, 'open()')
   const scheme = SCHEME.exec(location)?.[1]?.toLowerCase()
   if (scheme === 'http' || scheme === 'https') return openRemote(location, options)
+  const nodeProblem = findNodeProblem(process.versions.node)
+  if (nodeProblem !== null) throw nodeProblem
   if (scheme !== undefined) {
+    if (BROKER_SCHEMES.includes(scheme)) return openBroker(location, options)
     // The location may have a password in it, so it is not shown.
     throw new SluiceError('UNSUPPORTED', refuseScheme(scheme), { scheme })
   }
-  const nodeProblem = findNodeProblem(process.versions.node)
-  if (nodeProblem !== null) throw nodeProblem
+  refuseBrokerOptions(options, 'A folder')
   const { durability, ...rest } = options
   const { openLocalEngine } = await import('./broker/local-engine.ts')
   return createSluice(await openLocalEngine(location, { durability }), rest)
 }
 
+/** Redis, RabbitMQ, Kafka: shared with every process that opens the same namespace. */
+async function openBroker(location: string, options: OpenOptions): Promise<Sluice> {
+  const { durability, copies, connectMs, namespace, stateDir, ...rest } = options
+  if (!URL.canParse(location))
+    throw invalidOption('the location', '(a URL)', 'a URL that can be read, such as redis://127.0.0.1')
+  const url = new URL(location)
+  const name = namespace ?? url.searchParams.get('namespace') ?? DEFAULT_NAMESPACE
+  url.searchParams.delete('namespace')
+  if (!NAMESPACE.test(name))
+    throw invalidOption(
+      'namespace',
+      name,
+      '1 to 64 letters, digits, dots, dashes or underscores, the first a letter or digit',
+    )
+  const { openSharedEngine } = await import('./broker/local-engine.ts')
+  const engine = await openSharedEngine({
+    url: url.href,
+    namespace: name,
+    durability,
+    copies,
+    connectMs,
+    stateDir: stateDir ?? null,
+  })
+  return createSluice(engine, rest, { holder: 'token' })
+}
+
+function refuseBrokerOptions(options: OpenOptions, what: string): void {
+  for (const name of ['copies', 'namespace', 'stateDir', 'connectMs'] as const) {
+    if (options[name] === undefined || (name === 'copies' && options.copies === 1)) continue
+    throw new SluiceError('UNSUPPORTED', `${what} has no \`${name}\`: that is for brokers, such as redis://…`, {
+      option: name,
+    })
+  }
+}
+
 /** What `sluice serve` serves, on this machine or another. */
-async function openRemote(location: string, { durability, ...rest }: OpenOptions): Promise<Sluice> {
+async function openRemote(location: string, options: OpenOptions): Promise<Sluice> {
+  refuseBrokerOptions(options, 'A server')
+  const { durability, ...rest } = options
   if (!URL.canParse(location)) throw invalidOption('the location', location, 'a URL, such as http://127.0.0.1:8787')
   const url = new URL(location)
   if (url.username !== '' || url.password !== '')
@@ -79,6 +136,7 @@ async function openRemote(location: string, { durability, ...rest }: OpenOptions
 }
 
 function refuseScheme(scheme: string): string {
-  const reason = NOT_YET[scheme] ?? `There is no engine for '${scheme}://'`
-  return `${reason}. Open a folder, such as open('./data'), and serve it to others with \`sluice serve\`, whose HTTP API docs/http.md describes.`
+  const reason =
+    scheme === 'file' ? 'A folder is given by its path, not as a URL' : `There is no engine for '${scheme}://'`
+  return `${reason}. Open a folder, such as open('./data'), a server (http, https), or a broker (${BROKER_SCHEMES.join(', ')}).`
 }
