@@ -7,7 +7,8 @@
  *                +--full--+   back to its place in the line, until its time is over
  *
  * While the queue is full nobody is sent before the time that the engine said. Who joins while others wait
- * stands behind them, so a full queue is not stormed.
+ * stands behind them, so a full queue is not stormed. After a refusal a few are sent first, and with each that is stored
+ * one more: were all who wait sent at once, most of them would be refused again, each time.
  *
  * Invariants
  *  1. Messages are sent in the order in which they joined; one that came back goes before all that joined later.
@@ -25,6 +26,8 @@ import { createRate, type Rate } from './policy/rate.ts'
 import type { Publisher } from './publisher.ts'
 
 const MAX_SENT = 8_192
+/** Sent and not answered, after a refusal. */
+const FIRST_SENT = 64
 const MAX_WAITING = 100_000
 /** Places at the front of the array that are given up in one go, since taking one off costs as much as taking many. */
 const COMPACT_AT = 1_024
@@ -67,6 +70,8 @@ export class Line<T> {
   /** Index of the first who waits; those before it are gone. */
   #first = 0
   #sent = 0
+  /** How many may be sent and not answered now. */
+  #maxSent = MAX_SENT
   #serial = 0
   #blockedUntilMs = 0
   /** Why it is held. */
@@ -125,7 +130,7 @@ export class Line<T> {
       this.#hold(now)
       return
     }
-    while (this.#first < this.#waiting.length && this.#sent < MAX_SENT) {
+    while (this.#first < this.#waiting.length && this.#sent < this.#maxSent) {
       if (this.#rate !== null && this.#rate.take(now, 1) === 0) {
         this.#setTimer(now, now + this.#rate.nextMs(now))
         return
@@ -162,6 +167,7 @@ export class Line<T> {
     this.#publisher.push(payload, key, headers, priority, deadlineAtMs, idempotencyKey, dueAtMs, callbackUrl).then(
       (stored) => {
         this.#sent--
+        if (this.#maxSent < MAX_SENT) this.#maxSent++
         one.resolve(stored)
         this.#pump()
       },
@@ -181,6 +187,7 @@ export class Line<T> {
     if (this.#closed !== null || now >= giveUpAtMs) return false
     const wait = typeof error.details.retryAfterMs === 'number' ? error.details.retryAfterMs : BLIND_WAIT_MS
     this.#refusal = error
+    this.#maxSent = FIRST_SENT
     this.#blockedUntilMs = Math.max(now + 1, Math.min(now + wait, giveUpAtMs))
     if (Math.min(this.#blockedUntilMs, giveUpAtMs) < this.#wakeAtMs) this.#endTimer()
     let at = this.#first

@@ -247,7 +247,8 @@ class Sender {
       }
       open = again
       onWait({ code, ms: waitMs })
-      await sleep(waitMs)
+      // No sooner than it was told, and not together with others who were told the same.
+      await sleep(waitMs * (1 + Math.random() / 4))
     }
   }
 

@@ -11,7 +11,11 @@
 import { SluiceError } from '../errors.ts'
 
 /** Spoken by both ends, or refused: see the handshake in remote/remote-engine.ts. */
-export const WIRE_VERSION = 1
+export const WIRE_VERSION = 2
+/** The number of a call that must not be carried out twice; where it was sent before; which process answers. */
+export const CALL_HEADER = 'sluice-call'
+export const SENT_TO_HEADER = 'sluice-sent-to'
+export const PROCESS_HEADER = 'sluice-process'
 export const WIRE_TYPE = 'application/vnd.sluice.engine'
 
 const MAGIC = 0x01454c53

@@ -7,9 +7,17 @@
  *   lost, and a second time changes nothing       again: find, watch, read, stats, extend, declare, pause, resume, seek,
  *                                                 remember, recall, an append of which every message has an idempotency
  *                                                 key (P8), a settle (its fence, P5)
- *   lost, and a second time may be another        UNKNOWN: any other append, redrive, discard, forget (P2), and a lease:
- *                                                 what it was granted is given back by the server, or ends with its time
- * A settle that was sent twice and then is said to be lost may be what the first one did: that is UNKNOWN, too.
+ *   lost, and a second time may be another        again, under a number by which the server knows what it answered: any
+ *                                                 other append, redrive, discard, forget. A server that was restarted in
+ *                                                 between does not know: UNKNOWN (P2)
+ *   lost, a lease                                 UNKNOWN: what it was granted is given back by the server, or ends with
+ *                                                 its time
+ * A settle that was sent twice, and is said to be lost by a server that was restarted, may be what the first one did: that
+ * is UNKNOWN, too.
+ *
+ * Refused as overloaded, or not answered in time, it is asked again when the server says, and at random up to half as
+ * long after that; and only as far as the retry budget goes (policy/retry-budget.ts), but for what ends work: without it
+ * the work would be done again. A call that waits anyway goes on waiting; any other fails with the refusal.
  *
  * Holds are by token and end by time, so that they survive a restart of either end (P5); the worker extends them, and a
  * thread of its own does while the worker's is blocked (heart.ts).
@@ -41,11 +49,12 @@ import type {
   WatchRequest,
 } from '../engine/contract.ts'
 import { isKeyed, isRepeatableCommand } from '../engine/repeatable.ts'
-import { decodeWire, encodeWire, WIRE_VERSION } from '../engine/wire.ts'
+import { CALL_HEADER, decodeWire, encodeWire, SENT_TO_HEADER, WIRE_VERSION } from '../engine/wire.ts'
 import { SluiceError } from '../errors.ts'
 import { realHost } from '../host/host.ts'
 import type { LeaseHeart } from '../lease-heart.ts'
 import { backoffMs } from '../policy/retry.ts'
+import { RetryBudget } from '../policy/retry-budget.ts'
 import { Heart } from './heart.ts'
 import { type Sent, Transport } from './transport.ts'
 
@@ -75,8 +84,13 @@ interface Handshake {
 interface Trying {
   readonly waitMs?: number
   readonly signal?: AbortSignal | undefined
-  /** Whether it may be sent again when nobody knows what became of it. */
-  readonly isRepeatable: boolean
+  /**
+   * What a second time would be: `same` changes nothing; `once` must not happen; `told` changes nothing, and the first
+   * answer is worth more; `never` is not asked again.
+   */
+  readonly again: 'same' | 'once' | 'told' | 'never'
+  /** Past the retry budget. */
+  readonly isVital?: boolean
 }
 
 /** Shakes hands with the server at `url`. Rejects with UNSUPPORTED where it is none of this version, else UNKNOWN. */
@@ -149,6 +163,10 @@ class HttpEngine implements RemoteEngine {
   readonly #closing = new AbortController()
   readonly #closed = new AbortController()
   readonly #underWay = new Set<Promise<unknown>>()
+  readonly #budget = new RetryBudget(performance.now())
+  /** With the count of calls, the number of one. */
+  readonly #id = crypto.randomUUID()
+  #calls = 0
   #end: Promise<void> | null = null
 
   constructor(transport: Transport, { abilities, maxWaitMs }: Handshake, heart: Heart, clockAheadMs: number) {
@@ -160,11 +178,11 @@ class HttpEngine implements RemoteEngine {
   }
 
   declare(declarations: readonly Declaration[]): Promise<readonly DeclareOutcome[]> {
-    return this.#follow(() => this.#ask('declare', declarations, { isRepeatable: true }))
+    return this.#follow(() => this.#ask('declare', declarations, { again: 'same' }))
   }
 
   append(requests: readonly AppendRequest[]): Promise<readonly AppendOutcome[]> {
-    return this.#follow(() => this.#ask('append', requests, { isRepeatable: requests.every(isKeyed) }))
+    return this.#follow(() => this.#ask('append', requests, { again: requests.every(isKeyed) ? 'same' : 'once' }))
   }
 
   async read(request: ReadRequest, signal?: AbortSignal): Promise<ReadOutcome> {
@@ -186,13 +204,13 @@ class HttpEngine implements RemoteEngine {
   }
 
   extend(requests: readonly ExtendRequest[]): Promise<readonly ExtendOutcome[]> {
-    return this.#follow(() => this.#ask('extend', requests, { isRepeatable: true }))
+    return this.#follow(() => this.#ask('extend', requests, { again: 'same', isVital: true }))
   }
 
   async settle(requests: readonly SettleRequest[]): Promise<readonly SettleOutcome[]> {
     let sentBefore = false
     const outcomes = await this.#follow(() =>
-      this.#ask<readonly SettleOutcome[]>('settle', requests, { isRepeatable: true }, () => {
+      this.#ask<readonly SettleOutcome[]>('settle', requests, { again: 'told', isVital: true }, () => {
         sentBefore = true
       }),
     )
@@ -206,7 +224,7 @@ class HttpEngine implements RemoteEngine {
   }
 
   find(ids: readonly string[]): Promise<readonly FindOutcome[]> {
-    return this.#follow(() => this.#ask('find', ids, { isRepeatable: true }))
+    return this.#follow(() => this.#ask('find', ids, { again: 'same' }))
   }
 
   async watch(request: WatchRequest, signal?: AbortSignal): Promise<FindOutcome> {
@@ -219,11 +237,11 @@ class HttpEngine implements RemoteEngine {
   }
 
   command(command: Command): Promise<CommandOutcome> {
-    return this.#follow(() => this.#ask('command', command, { isRepeatable: isRepeatableCommand(command) }))
+    return this.#follow(() => this.#ask('command', command, { again: isRepeatableCommand(command) ? 'same' : 'once' }))
   }
 
   stats(): Promise<EngineStats> {
-    return this.#follow(() => this.#ask('stats', null, { isRepeatable: true }))
+    return this.#follow(() => this.#ask('stats', null, { again: 'same' }))
   }
 
   close(): Promise<void> {
@@ -278,28 +296,33 @@ class HttpEngine implements RemoteEngine {
         const outcome = await this.#ask<T>(
           method,
           { ...request, waitMs },
-          { waitMs, signal, isRepeatable: method !== 'lease' },
+          { waitMs, signal, again: method === 'lease' ? 'never' : 'same' },
         )
         if (!isNothing(outcome) || leftMs <= waitMs) return outcome
       } catch (error) {
         if (error !== ABORTED) throw error
         // A lease has nothing to say once nobody waits; of the others the answer is how things are.
         if (method === 'lease') return { status: 'empty' } as T
-        return this.#ask<T>(method, { ...request, waitMs: 0 }, { isRepeatable: true })
+        return this.#ask<T>(method, { ...request, waitMs: 0 }, { again: 'same' })
       }
     }
   }
 
   async #ask<T>(method: string, argument: unknown, trying: Trying, onRepeat: () => void = () => {}): Promise<T> {
-    const { waitMs = 0, signal, isRepeatable } = trying
+    const { waitMs = 0, signal, again, isVital = false } = trying
     const body = encodeWire(argument)
     const untilMs = performance.now() + PATIENCE_MS + waitMs
+    let headers: Readonly<Record<string, string>> = {}
+    if (again === 'once' || again === 'told') headers = { [CALL_HEADER]: `${this.#id}-${++this.#calls}` }
+    this.#budget.deposit()
     for (let tries = 1; ; tries++) {
       if (this.#closed.signal.aborted) throw new SluiceError('CLOSED')
+      const { serverProcess } = this.#transport
       const sent = await this.#transport.call({
         method: 'POST',
         path: `/v1/engine/${method}`,
         body,
+        headers,
         timeoutMs: waitMs + ANSWER_MS,
         signal,
       })
@@ -308,17 +331,28 @@ class HttpEngine implements RemoteEngine {
       if (this.#closed.signal.aborted && sent.status !== 'refused') throw this.#unknown('this Sluice was closed')
       if (sent.status === 'refused' && !isBusy(sent.error)) throw sent.error
       if (sent.status === 'lost') {
-        if (!isRepeatable) throw this.#unknown(sent.cause)
+        if (again === 'never') throw this.#unknown(sent.cause)
+        if (again === 'once') headers = { [SENT_TO_HEADER]: serverProcess, ...headers }
         onRepeat()
       }
-      const pauseMs = Math.max(BACKOFF.baseMs, backoffMs(BACKOFF, tries, Math.random()))
-      if (performance.now() + pauseMs > untilMs) {
-        if (sent.status === 'refused') throw sent.error
-        throw this.#unknown(sent.cause)
+      const failure = sent.status === 'refused' ? sent.error : this.#unknown(sent.cause)
+      const isLoad = sent.status === 'refused' || (sent.status === 'lost' && sent.isLate)
+      const pauseMs = pauseAfter(sent, tries)
+      if (performance.now() + pauseMs > untilMs) throw failure
+      if (isLoad && !isVital && waitMs === 0 && !this.#budget.withdraw(performance.now())) throw failure
+      await this.#pause(pauseMs, signal)
+      while (isLoad && waitMs > 0 && !this.#budget.withdraw(performance.now())) {
+        if (performance.now() + BACKOFF.maxMs > untilMs) throw failure
+        await this.#pause(BACKOFF.maxMs * (1 + Math.random()), signal)
       }
-      await delay(pauseMs, undefined, { signal: anyOf(signal, this.#closed.signal) }).catch(() => {})
-      if (signal?.aborted === true) throw ABORTED
     }
+  }
+
+  /** Ends early where the call is not wanted any more. */
+  async #pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+    await delay(ms, undefined, { signal: anyOf(signal, this.#closed.signal) }).catch(() => {})
+    if (signal?.aborted === true) throw ABORTED
+    if (this.#closed.signal.aborted) throw new SluiceError('CLOSED')
   }
 
   #unknown(cause: unknown): SluiceError {
@@ -337,6 +371,13 @@ const ABORTED = new Error('aborted')
 /** It is stopping, or has too much to do: nothing was done, and it may go better in a moment. */
 function isBusy({ code }: SluiceError): boolean {
   return code === 'CLOSED' || code === 'OVERLOADED'
+}
+
+/** As long as the server says, and up to half as long again; where it does not, the usual back-off. */
+function pauseAfter(sent: Sent, tries: number): number {
+  const named = sent.status === 'refused' ? sent.error.details['retryAfterMs'] : undefined
+  if (typeof named === 'number' && named > 0) return named * (1 + Math.random() / 2)
+  return Math.max(BACKOFF.baseMs, backoffMs(BACKOFF, tries, Math.random()))
 }
 
 function isWanted(request: WatchRequest, { job }: Extract<FindOutcome, { status: 'found' }>): boolean {

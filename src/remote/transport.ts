@@ -4,7 +4,7 @@
  */
 import { type ClientRequest, Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http'
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
-import { WIRE_TYPE } from '../engine/wire.ts'
+import { PROCESS_HEADER, WIRE_TYPE } from '../engine/wire.ts'
 import { ERRORS, type ErrorCode, SluiceError } from '../errors.ts'
 
 export type Sent =
@@ -13,13 +13,14 @@ export type Sent =
   | { readonly status: 'refused'; readonly error: SluiceError }
   /** Nobody listens there, or not any more: the call did not begin. */
   | { readonly status: 'not-sent'; readonly cause: unknown }
-  | { readonly status: 'lost'; readonly cause: unknown }
+  | { readonly status: 'lost'; readonly cause: unknown; readonly isLate: boolean }
   | { readonly status: 'aborted' }
 
 export interface CallOptions {
   readonly method: 'GET' | 'POST'
   readonly path: string
   readonly body?: Buffer | undefined
+  readonly headers?: Readonly<Record<string, string>>
   /** How long the server may take; then the connection counts as lost. */
   readonly timeoutMs: number
   readonly signal?: AbortSignal | undefined
@@ -40,6 +41,8 @@ export class Transport {
   readonly #origin: URL
   readonly #agent: HttpAgent | HttpsAgent
   readonly #underWay = new Set<ClientRequest>()
+  /** The process that answered last; '' until one has. */
+  serverProcess = ''
 
   constructor(origin: URL) {
     this.#origin = origin
@@ -47,11 +50,12 @@ export class Transport {
     this.#agent = origin.protocol === 'https:' ? new HttpsAgent(options) : new HttpAgent(options)
   }
 
-  call({ method, path, body, timeoutMs, signal }: CallOptions): Promise<Sent> {
+  call({ method, path, body, headers: more, timeoutMs, signal }: CallOptions): Promise<Sent> {
     if (signal?.aborted === true) return Promise.resolve({ status: 'aborted' })
     const send = this.#origin.protocol === 'https:' ? httpsRequest : httpRequest
     return new Promise((resolve) => {
-      const headers = body === undefined ? {} : { 'content-type': WIRE_TYPE, 'content-length': body.byteLength }
+      const headers =
+        body === undefined ? { ...more } : { ...more, 'content-type': WIRE_TYPE, 'content-length': body.byteLength }
       const request = send(new URL(path, this.#origin), { method, agent: this.#agent, headers })
       this.#underWay.add(request)
       let isConnected = false
@@ -66,7 +70,7 @@ export class Transport {
         request.destroy()
       }
       const timer = setTimeout(() => {
-        end({ status: 'lost', cause: new Error(`no answer within ${timeoutMs} ms`) })
+        end({ status: 'lost', cause: new Error(`no answer within ${timeoutMs} ms`), isLate: true })
         request.destroy()
       }, timeoutMs)
       signal?.addEventListener('abort', onAbort)
@@ -76,12 +80,13 @@ export class Transport {
       })
       request.on('error', (cause: NodeJS.ErrnoException) => {
         const neverWas = !isConnected && NOT_CONNECTED.has(cause.code ?? '')
-        end({ status: neverWas ? 'not-sent' : 'lost', cause })
+        end(neverWas ? { status: 'not-sent', cause } : { status: 'lost', cause, isLate: false })
       })
       request.on('response', (response) => {
+        this.serverProcess = String(response.headers[PROCESS_HEADER] ?? this.serverProcess)
         readAll(response).then(
           (bytes) => end(toSent(response, bytes)),
-          (cause: unknown) => end({ status: 'lost', cause }),
+          (cause: unknown) => end({ status: 'lost', cause, isLate: false }),
         )
       })
       request.end(body)

@@ -3,7 +3,7 @@ import { deepEqual, equal, ok, rejects } from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer as createHttpServer } from 'node:http'
 import { describe, type TestContext, test } from 'node:test'
-import { decodeWire, encodeWire, WIRE_TYPE } from '../../src/engine/wire.ts'
+import { decodeWire, encodeWire, WIRE_TYPE, WIRE_VERSION } from '../../src/engine/wire.ts'
 import { type Engine, isSluiceError, open } from '../../src/index.ts'
 import { BatchBuilder } from '../../src/message-batch.ts'
 import { openRemoteEngine } from '../../src/remote/remote-engine.ts'
@@ -32,17 +32,51 @@ const TOKEN = { kind: 'token', token: 'w' } as const
 const lease = { topic: 'q', group: '', max: 10, leaseMs: 30_000, waitMs: 0, holder: TOKEN } as const
 
 describe('a lost answer', () => {
-  test('of an append is UNKNOWN, and safe to send again under its key (P2, P8)', async (t) => {
+  test('of an append is asked for again, and stored once, with an idempotency key and without (P2, P8)', async (t) => {
     const { url } = await startServer(t)
     const { engine, fault } = await openThrough(t, url)
     await engine.declare([{ kind: 'queue', name: 'q', settings: {} }])
+    for (const one of ['cut-answer', 'cut-within-answer', 'cut-request'] as const) {
+      fault(one)
+      const [stored] = await engine.append([{ topic: 'q', batch: batchOf(one) }])
+      equal(stored?.status, 'stored', one)
+    }
     fault('cut-answer')
-    await rejects(engine.append([{ topic: 'q', batch: batchOf('1') }]), isCode('UNKNOWN'))
-    fault('cut-answer')
-    const [stored] = await engine.append([
+    const [keyed] = await engine.append([
       { topic: 'q', batch: batchOf('2'), wishes: [{ index: 0, idempotencyKey: 'k' }] },
     ])
-    equal(stored?.status === 'mixed' && stored.outcomes[0]?.status, 'duplicate', 'it was sent again by itself')
+    equal(keyed?.status === 'mixed' && keyed.outcomes[0]?.status, 'duplicate', 'it was sent again by itself')
+    equal((await engine.stats()).topics[0]?.head, 4)
+  })
+
+  test('of an append is UNKNOWN where the server was restarted before it could be asked again (P2)', async (t) => {
+    const served = await startServer(t)
+    const proxy = await openProxy(new URL(served.url))
+    t.after(() => proxy.close())
+    const engine = await openRemoteEngine(new URL(proxy.url))
+    t.after(() => engine.close())
+    await engine.declare([{ kind: 'queue', name: 'q', settings: {} }])
+    const other = createServer(served.sluice, { port: 0 })
+    t.after(() => other.close())
+    proxy.next('cut-answer', () => proxy.moveTo(new URL(other.url)))
+    await other.listen()
+    await rejects(engine.append([{ topic: 'q', batch: batchOf('1') }]), isCode('UNKNOWN'))
+    equal((await engine.stats()).topics[0]?.head, 1, 'it was stored, and not once more')
+  })
+
+  test('of a redrive is asked for again, and makes one new job of each dead letter', async (t) => {
+    const { url, sluice } = await startServer(t)
+    const { engine, fault } = await openThrough(t, url)
+    const queue = sluice.queue('q', { attempts: 1 })
+    const job = await queue.add(1)
+    const worker = queue.work(() => {
+      throw new Error('planned')
+    })
+    await rejects(job.result(), isCode('JOB_FAILED'))
+    await worker.close()
+    fault('cut-answer')
+    const outcome = await engine.command({ kind: 'redrive', topic: 'q', group: '', max: 10 })
+    equal(outcome.status, 'done')
     equal((await engine.stats()).topics[0]?.head, 2)
   })
 
@@ -55,7 +89,7 @@ describe('a lost answer', () => {
     ok(held.status === 'leased')
     const hold = { topic: 'q', group: '', fence: held.fence, token: 'w', outcome: { kind: 'done' } } as const
     fault('cut-answer')
-    await rejects(engine.settle([{ ...hold, offsets: [0] }]), isCode('UNKNOWN'))
+    deepEqual(await engine.settle([{ ...hold, offsets: [0] }]), [{ status: 'settled', lost: [], outputs: [] }])
     fault('cut-request')
     deepEqual(await engine.settle([{ ...hold, offsets: [1] }]), [{ status: 'settled', lost: [], outputs: [] }])
     equal((await engine.stats()).topics[0]?.depth.messages, 0)
@@ -73,6 +107,41 @@ describe('a lost answer', () => {
     const held = await engine.lease({ ...lease, waitMs: 5_000 })
     ok(held.status === 'leased' && held.offsets.length === 1)
   })
+})
+
+test('a server that refuses is asked again no sooner than it said, and no more often than the retry budget allows', async (t) => {
+  const RETRY_MS = 30
+  const arrivals: number[] = []
+  const server = createHttpServer((request, response) => {
+    if (request.method === 'GET') {
+      response.end(`{"product":"sluice","version":${WIRE_VERSION},"nowMs":${Date.now()},"maxWaitMs":1,"abilities":{}}`)
+      return
+    }
+    arrivals.push(performance.now())
+    response.writeHead(503, { 'content-type': 'application/problem+json' })
+    response.end(`{"code":"OVERLOADED","detail":"planned","retryAfterMs":${RETRY_MS}}`)
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as { port: number }
+  const engine = await openRemoteEngine(new URL(`http://127.0.0.1:${port}`))
+  t.after(async () => {
+    await engine.close()
+    server.closeAllConnections()
+    server.close()
+  })
+  const startedAt = performance.now()
+  const calls = 100
+  for (let i = 0; i < calls; i++) await rejects(engine.stats(), isCode('OVERLOADED'))
+  const seconds = (performance.now() - startedAt) / 1_000
+  const retries = arrivals.length - calls
+  ok(retries >= 10, `${retries} retries`)
+  ok(retries <= 10 + calls * 0.1 + seconds + 1, `${retries} retries of ${calls} calls in ${seconds} s`)
+  // The first call uses the reserve up, one retry after the other.
+  const gaps = arrivals.slice(1, 10).map((at, i) => at - (arrivals[i] as number))
+  ok(
+    gaps.every((gap) => gap >= RETRY_MS - 1),
+    `${gaps}`,
+  )
 })
 
 test('a worker goes on through a restart of its server, and its lease with it (P5)', async (t) => {

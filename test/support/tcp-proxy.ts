@@ -21,8 +21,10 @@ export type Fault =
 
 export interface Proxy {
   readonly url: string
-  /** What happens to the next request. */
-  next(fault: Fault): void
+  /** What happens to the next request. `then` is called as it happens. */
+  next(fault: Fault, then?: () => void): void
+  /** Connections that are made from now on go there. */
+  moveTo(target: URL): void
   /** How long each piece is held up. */
   delay(ms: number): void
   /** Breaks every connection that is open. */
@@ -32,10 +34,12 @@ export interface Proxy {
 
 export async function openProxy(target: URL): Promise<Proxy> {
   let fault: Fault = 'none'
+  let onFault = () => {}
+  let upstreamUrl = target
   let delayMs = 0
   const sockets = new Set<Socket>()
   const server = createServer((client) => {
-    const upstream = connect(Number(target.port), target.hostname)
+    const upstream = connect(Number(upstreamUrl.port), upstreamUrl.hostname)
     for (const socket of [client, upstream]) {
       sockets.add(socket)
       socket.on('error', () => {})
@@ -57,7 +61,10 @@ export async function openProxy(target: URL): Promise<Proxy> {
       later(delayMs, () => upstream.write(piece))
     })
     upstream.on('data', (piece: Buffer) => {
-      if (answerFault === 'cut-answer') return cut()
+      if (answerFault === 'cut-answer') {
+        onFault()
+        return cut()
+      }
       if (answerFault === 'swallow-answer') return
       if (answerFault === 'cut-within-answer') {
         client.write(piece.subarray(0, piece.byteLength >>> 1), cut)
@@ -74,7 +81,11 @@ export async function openProxy(target: URL): Promise<Proxy> {
   }
   return {
     url: `http://127.0.0.1:${port}`,
-    next: (one) => (fault = one),
+    next(one, then = () => {}) {
+      fault = one
+      onFault = then
+    },
+    moveTo: (url) => (upstreamUrl = url),
     delay: (ms) => (delayMs = ms),
     cutAll,
     async close() {

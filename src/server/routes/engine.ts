@@ -2,13 +2,24 @@
  * The engine contract over HTTP, for `open('http://…')`: one POST a method, with bodies of engine/wire.ts. What any language
  * uses is in the other routes; here both ends are Sluice, so a batch travels as it is stored.
  *
+ * A call that must not be carried out twice has a number, and asked again it is answered as before (answer-memory.ts).
+ *
  * Nothing is taken on trust: each argument is checked by a table before the engine sees it. A lease that a client did not
  * live to see is given back.
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { decodeWire, encodeWire, WIRE_TYPE, WIRE_VERSION } from '../../engine/wire.ts'
+import {
+  CALL_HEADER,
+  decodeWire,
+  encodeWire,
+  PROCESS_HEADER,
+  SENT_TO_HEADER,
+  WIRE_TYPE,
+  WIRE_VERSION,
+} from '../../engine/wire.ts'
 import { SluiceError } from '../../errors.ts'
 import type { Declaration, Engine, LeaseOutcome, LeaseRequest, ReadRequest, WatchRequest } from '../../index.ts'
+import { AnswerMemory } from '../answer-memory.ts'
 import { describe, json, type Operation, readParams } from '../api/operation.ts'
 import { text as anyText, atMs, count, shape } from '../api/schemas.ts'
 import { type Context, JSON_TYPE, MAX_PATH_CHARS, MAX_WAIT_MS, waiting } from '../context.ts'
@@ -49,6 +60,11 @@ const CALL: Operation = {
 
 export function engineRoutes(app: FastifyInstance, context: Context): void {
   const { settings } = context
+  const memory = new AnswerMemory(() => performance.now())
+  app.addHook('onSend', (_request, reply, _payload, done) => {
+    reply.header(PROCESS_HEADER, memory.processId)
+    done()
+  })
   app.get('/v1/engine', describe(GREET), async (_request, reply) =>
     reply.type(JSON_TYPE).send(
       JSON.stringify({
@@ -74,8 +90,13 @@ export function engineRoutes(app: FastifyInstance, context: Context): void {
         throw new SluiceError('NOT_FOUND', `The engine has no method '${method.slice(0, 40)}'.`)
       const argument = decodeWire(request.body as Buffer)
       checkArgument(method, argument, settings.maxMessageBytes)
-      const answer = await call(context, request, reply, method, argument)
-      return reply.type(WIRE_TYPE).send(encodeWire(answer))
+      const carryOut = async () => encodeWire(await call(context, request, reply, method, argument))
+      const { [CALL_HEADER]: id, [SENT_TO_HEADER]: sentTo = null } = request.headers
+      const answer =
+        id === undefined
+          ? await carryOut()
+          : await memory.take({ id: String(id), sentTo: sentTo === null ? null : String(sentTo) }, carryOut)
+      return reply.type(WIRE_TYPE).send(answer)
     })
   })
 }
