@@ -44,6 +44,9 @@ const EDGE = new Set([
   'payload.ts',
 ])
 
+/** The only ones beside the nouns that know engines. */
+const OPENING = new Set(['open.ts', 'restore.ts'])
+
 export interface SourceFile {
   /** From `src`, with forward slashes. */
   readonly path: string
@@ -85,9 +88,10 @@ function partOf(path: string): string {
   if (path === 'logs/contract.ts') return 'log contract'
   if (path === 'journals/contract.ts' || path === 'journals/schemes.ts') return 'journal contract'
   if (EDGE.has(path)) return 'edge'
+  if (OPENING.has(path)) return 'open'
   const [folder = ''] = path.split('/')
   if (folder !== path) return folder
-  if (path === 'index.ts' || path === 'open.ts') return path.slice(0, -3)
+  if (path === 'index.ts') return 'index'
   return 'nouns'
 }
 

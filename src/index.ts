@@ -87,9 +87,10 @@ export {
   Queue,
   type QueueOptions,
 } from './queue.ts'
+export { type Restored, restore } from './restore.ts'
 export { type Schema, type SchemaIssue, validatePayload } from './schema.ts'
 export type { OnSettled } from './settled-watches.ts'
-export { createSluice, Sluice, type SluiceOptions, type SluiceParts } from './sluice.ts'
+export { type BackupInfo, createSluice, Sluice, type SluiceOptions, type SluiceParts } from './sluice.ts'
 export {
   type DeadMessage,
   type DeadMessagePage,

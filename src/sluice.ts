@@ -34,6 +34,17 @@ export interface SluiceOptions {
   readonly onError?: ((error: unknown) => void) | undefined
 }
 
+/** What a backup holds. */
+export interface BackupInfo {
+  readonly file: string
+  readonly fileBytes: number
+  readonly finishedAtMs: number
+  readonly topics: number
+  readonly messages: number
+  /** The number of the last commit in it. */
+  readonly commit: number
+}
+
 /** For engines and tests. */
 export interface SluiceParts {
   /** @default the real clock and chance, whose timers keep the process alive while something waits for them */
@@ -110,6 +121,16 @@ export class Sluice {
   /** Depths, limits, groups, and what the log has done. */
   stats(): Promise<EngineStats> {
     return this.engine.stats()
+  }
+
+  /**
+   * Copies everything, as it is at one moment, into a new file, while the work goes on; resolves once the copy was read
+   * back and checked. `restore()` makes a folder of it. Nothing of it is left where it is rejected: with `DISK_FULL`,
+   * `INVALID_OPTION` (the file is there already), `UNSUPPORTED` (nothing is in a file here), or `CLOSED`.
+   */
+  async backup(file: string): Promise<BackupInfo> {
+    const outcome = await this.engine.command({ kind: 'backup', file })
+    return JSON.parse((outcome as { readonly value: string }).value) as BackupInfo
   }
 
   /**

@@ -80,7 +80,7 @@ export class Broker {
     onFailure: (error: SluiceError) => void = () => {},
   ): Promise<Broker> {
     const ownership = await log.own()
-    const ledger = new Ledger(ledgerLog(log), ownership.state, host.random)
+    const ledger = new Ledger(ledgerLog(log), ownership.state, () => host.random())
     await ledger.open(host.now())
     const broker = new Broker(log, ownership, ledger, host, emit, onFailure)
     await broker.#step([])

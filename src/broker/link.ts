@@ -20,6 +20,8 @@ export interface Link {
   readonly abilities: EngineAbilities
   send(requests: readonly LedgerRequest[], transfer: ArrayBuffer[]): void
   health(): Promise<LogHealth>
+  /** Copies the data into a new file. Rejects with `UNSUPPORTED` where it is in no file. */
+  copy(file: string): Promise<void>
   /** Whether the process is to stay alive for the answers. */
   keepAlive(needed: boolean): void
   close(): Promise<void>
@@ -42,6 +44,14 @@ export function abilitiesOver(log: LogAbilities): EngineAbilities {
   }
 }
 
+/** The refusal of a backup where there is nothing to copy. */
+export function noFileError(): SluiceError {
+  return new SluiceError(
+    'UNSUPPORTED',
+    'A backup is a copy of a data folder, and this engine has none: back up a broker by its own means, and keep what matters out of memory.',
+  )
+}
+
 /** A broker over memory, in this thread. */
 export async function openMemoryLink(host: Host, onAnswers: OnAnswers): Promise<Link> {
   const log = openMemoryLog()
@@ -59,6 +69,7 @@ export async function openMemoryLink(host: Host, onAnswers: OnAnswers): Promise<
       queueMicrotask(() => broker.submit(requests))
     },
     health: async () => broker.health(),
+    copy: () => Promise.reject(noFileError()),
     keepAlive(needed) {
       clearInterval(alive)
       if (needed) alive = setInterval(() => {}, KEEP_ALIVE_MS)
@@ -84,7 +95,9 @@ export function openThreadLink(
     name: 'sluice-broker',
   })
   const healths = new Map<number, (health: LogHealth) => void>()
+  const copies = new Map<number, { resolve: () => void; reject: (error: SluiceError) => void }>()
   let healthId = 0
+  let copyId = 0
   return new Promise<Link>((resolve, reject) => {
     let closed: (() => void) | null = null
     let hasExited = false
@@ -102,6 +115,12 @@ export function openThreadLink(
                 healths.set(++healthId, tell)
                 thread.postMessage({ kind: 'health', id: healthId } satisfies ToBroker)
               }),
+            copy: (file) =>
+              new Promise<void>((done, fail) => {
+                if (hasExited) return fail(new SluiceError('CLOSED'))
+                copies.set(++copyId, { resolve: done, reject: fail })
+                thread.postMessage({ kind: 'copy', id: copyId, file } satisfies ToBroker)
+              }),
             keepAlive: (needed) => (needed ? thread.ref() : thread.unref()),
             close: () =>
               new Promise<void>((done) => {
@@ -117,6 +136,14 @@ export function openThreadLink(
           healths.get(message.id)?.(message.health)
           healths.delete(message.id)
           return
+        case 'copied': {
+          const copy = copies.get(message.id)
+          copies.delete(message.id)
+          const { error } = message
+          if (error === null) copy?.resolve()
+          else copy?.reject(new SluiceError(error.code, error.message, { ...error.details }))
+          return
+        }
         case 'closed':
           return
       }
@@ -133,6 +160,7 @@ export function openThreadLink(
           ? new SluiceError('ENGINE_FAILED', `The broker thread ended with code ${code}`)
           : new SluiceError('CLOSED')
       closed?.()
+      for (const copy of copies.values()) copy.reject(failure)
       reject(failure)
       onFailure(failure)
     })

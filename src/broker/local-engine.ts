@@ -31,6 +31,7 @@ import { type Host, realHost } from '../host/host.ts'
 import type { Journal } from '../journals/contract.ts'
 import type { AnswerValue, LedgerAnswer, LedgerRequest } from '../ledger/requests.ts'
 import type { Durability, LogHealth } from '../logs/contract.ts'
+import { takeBackup } from './backup.ts'
 import { unknownOutcome } from './broker.ts'
 import { type Link, openMemoryLink, openThreadLink } from './link.ts'
 import type { SharedOptions } from './messages.ts'
@@ -95,8 +96,8 @@ class LocalEngine implements Engine {
   #outbox: LedgerRequest[] = []
   #transfer: ArrayBuffer[] = []
   #underWay = 0
-  /** Questions after the log's health that have no answer yet. */
-  #healths = 0
+  /** What is asked past the ledger (the log's health, a backup) and has no answer yet. */
+  #aside = 0
   #flushIsSet = false
   #failure: SluiceError | null = null
   #closed: Promise<void> | null = null
@@ -125,7 +126,7 @@ class LocalEngine implements Engine {
 
   /** Lets the process end while nobody waits for an answer. */
   #rest(): void {
-    if (this.#calls.size === 0 && this.#healths === 0 && this.#closed === null) this.#link?.keepAlive(false)
+    if (this.#calls.size === 0 && this.#aside === 0 && this.#closed === null) this.#link?.keepAlive(false)
   }
 
   readonly onFailure = (error: SluiceError): void => {
@@ -183,7 +184,22 @@ class LocalEngine implements Engine {
   }
 
   command(command: Command) {
+    if (command.kind === 'backup') return this.#backup(command.file)
     return this.#call<CommandOutcome>('command', command)
+  }
+
+  async #backup(file: string): Promise<CommandOutcome> {
+    if (this.#failure !== null) throw this.#failure
+    if (this.#closed !== null) throw new SluiceError('CLOSED')
+    const link = this.#link as Link
+    this.#aside++
+    link.keepAlive(true)
+    try {
+      return { status: 'done', value: JSON.stringify(await takeBackup(file, (unfinished) => link.copy(unfinished))) }
+    } finally {
+      this.#aside--
+      this.#rest()
+    }
   }
 
   async stats(): Promise<EngineStats> {
@@ -193,11 +209,11 @@ class LocalEngine implements Engine {
   }
 
   async #health(): Promise<LogHealth> {
-    this.#healths++
+    this.#aside++
     try {
       return await (this.#link as Link).health()
     } finally {
-      this.#healths--
+      this.#aside--
       this.#rest()
     }
   }

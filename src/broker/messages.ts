@@ -27,6 +27,8 @@ export type ThreadEntry =
 export type ToBroker =
   | { readonly kind: 'requests'; readonly requests: readonly LedgerRequest[] }
   | { readonly kind: 'health'; readonly id: number }
+  /** Copy the data into a new file. */
+  | { readonly kind: 'copy'; readonly id: number; readonly file: string }
   | { readonly kind: 'close' }
 
 export type FromBroker =
@@ -35,4 +37,5 @@ export type FromBroker =
   /** Answers, and how many messages of requests were taken in since the last time. */
   | { readonly kind: 'answers'; readonly answers: readonly LedgerAnswer[]; readonly messages: number }
   | { readonly kind: 'health'; readonly id: number; readonly health: LogHealth }
+  | { readonly kind: 'copied'; readonly id: number; readonly error: AnswerError | null }
   | { readonly kind: 'closed' }

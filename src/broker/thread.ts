@@ -6,6 +6,7 @@ import { realHost } from '../host/host.ts'
 import type { LedgerRequest } from '../ledger/requests.ts'
 import { openSqliteLog } from '../logs/sqlite.ts'
 import { Broker } from './broker.ts'
+import { Copies } from './copies.ts'
 import { type FolderHold, holdFolder } from './folder-hold.ts'
 import { abilitiesOver } from './link.ts'
 import type { FolderOptions, FromBroker, ToBroker } from './messages.ts'
@@ -33,13 +34,18 @@ try {
     messages = 0
     send({ kind: 'answers', answers, messages: taken }, transferable(answers))
   })
+  const copies = new Copies(log, send)
   const receive = (): ToBroker | undefined => receiveMessageOnPort(port)?.message as ToBroker | undefined
   const take = async (message: Exclude<ToBroker, { kind: 'requests' }>): Promise<void> => {
     switch (message.kind) {
       case 'health':
         send({ kind: 'health', id: message.id, health: await broker.health() })
         return
+      case 'copy':
+        copies.start(message)
+        return
       case 'close':
+        await copies.stop()
         await broker.close()
         hold?.close()
         send({ kind: 'closed' })

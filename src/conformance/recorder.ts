@@ -273,6 +273,7 @@ function toCommand(command: Command): Call | null {
   switch (command.kind) {
     case 'dead':
     case 'explain':
+    case 'backup':
       return null
     case 'cancel':
       return { kind: 'cancel', job: command.id }

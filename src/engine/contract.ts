@@ -360,6 +360,11 @@ export type Command =
       readonly after?: string
       readonly max: number
     }
+  /**
+   * A copy of everything, as it is at one moment, in a new file of this machine; the engine goes on meanwhile. `value`:
+   * JSON of what it holds. `UNSUPPORTED` where the data is in no file; never asked for over the wire as it is.
+   */
+  | { readonly kind: 'backup'; readonly file: string }
   /** P6: the group goes on from there; what it holds is lost to it. */
   | { readonly kind: 'seek'; readonly topic: string; readonly group: string; readonly from: ReadFrom }
   /** P9: keeps the result of `once` under the lease. JSON text. */

@@ -18,6 +18,8 @@ export function carryOut(core: Core, topics: ReadonlyMap<string, Topic>, command
     if (outcome === null) return { status: 'not-found' }
     return outcome === 'cancelled' ? { status: 'done' } : { status: 'terminal', job: outcome }
   }
+  if (command.kind === 'backup')
+    throw new SluiceError('UNSUPPORTED', 'A backup is made by the engine that has the file')
   if (command.kind === 'explain') return explainJob(core, topics, command.id)
   if (command.kind === 'remember' || command.kind === 'recall') return once(core, topics, command)
   const group = topics.get(command.topic)?.groups.get(command.group)

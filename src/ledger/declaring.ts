@@ -15,7 +15,7 @@ import { formerWindows } from './appending.ts'
 import type { Core } from './core.ts'
 import { fenceKey, Group } from './group.ts'
 import { findOffsetProblem } from './operating.ts'
-import { Topic } from './topic.ts'
+import { drawTag, Topic } from './topic.ts'
 
 /** What a declaration may add to. */
 export interface Registry {
@@ -69,9 +69,7 @@ function createTopic(
     }
   const defaults = isCallbacks ? DEFAULT_CALLBACKS : DEFAULT_QUEUE
   const settings = kind === 'queue' ? withDefaults(defaults, given) : withDefaults(DEFAULT_TOPIC, given)
-  const tag = Math.floor(core.random() * 36 ** 6)
-    .toString(36)
-    .padStart(6, '0')
+  const tag = drawTag(core.random)
   const topic = new Topic({ id: registry.nextTopicId(), name, kind, tag, settings }, core)
   // First the log, which may have no room for it; then everything that cannot fail.
   registry.introduce(topic)

@@ -45,7 +45,7 @@ export function locate(
   const job = parseJobId(id)
   if (job === null) return null
   const topic = topics.get(job.queue)
-  if (topic === undefined || topic.row.kind !== 'queue' || topic.row.tag !== job.tag) return null
+  if (topic === undefined || topic.row.kind !== 'queue' || !topic.knows(job)) return null
   if (job.place.kind === 'offset' && job.place.partition !== 0) return null
   return { topic, job }
 }

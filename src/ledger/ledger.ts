@@ -36,6 +36,7 @@ import { detachSlowGroups } from './operating.ts'
 import { refuseOversized } from './oversized.ts'
 import { resolveRead, serveReader } from './reading.ts'
 import type { AnswerValue, LeaseWaiter, LedgerAnswer, LedgerRequest, ReadWaiter, WatchWaiter } from './requests.ts'
+import { takeUpRestore } from './restoring.ts'
 import { Retention } from './retention.ts'
 import { expireLease, extendHold, releaseProcessLeases, settleHold } from './settling.ts'
 import { StateView } from './state.ts'
@@ -110,6 +111,7 @@ export class Ledger implements Registry {
       topics.map(({ row }) => ({ id: row.id, name: row.name, partitions: 1 })),
     )
     loadGroups(core, this.topics, extents, mode)
+    takeUpRestore(core, this.topics)
     this.#retention.clear()
     for (const topic of topics) this.#retention.set(topic, new Retention(topic, core))
     for (const topic of topics) this.#setSweep(topic, 0)

@@ -71,7 +71,7 @@ function offsetsOf(core: Core, topic: Topic, ids: readonly string[]): ReadonlySe
   const offsets = new Set<number>()
   for (const id of ids) {
     const job = parseJobId(id)
-    if (job === null || job.queue !== topic.row.name || job.tag !== topic.row.tag) continue
+    if (job === null || !topic.knows(job)) continue
     const { place } = job
     if (place.kind === 'offset') {
       if (place.partition === 0) offsets.add(place.offset)

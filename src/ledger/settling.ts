@@ -119,11 +119,16 @@ export function expireLease(core: Core, group: Group, fence: number): void {
   }
 }
 
+/** Ends a lease whoever holds it, and however long it was for: its attempts have failed. */
+export function endLease(core: Core, group: Group, lease: Lease, error: string): void {
+  for (const index of lease.open()) failAttempt(core, group, lease, index, error, core.nowMs, false)
+}
+
 /** Gives back what this process holds, at a graceful stop (P12). The attempts count; nobody is a suspect. */
 export function releaseProcessLeases(core: Core, group: Group): void {
   for (const lease of [...group.leases.values()]) {
     if (lease.token !== null) continue
-    for (const index of lease.open()) failAttempt(core, group, lease, index, 'The worker stopped', core.nowMs, false)
+    endLease(core, group, lease, 'The worker stopped')
   }
 }
 

@@ -2,6 +2,7 @@
  * What the ledger stores, key by key, and the view through which it reads what it is about to store.
  *
  *     n                         JSON {topic, group}: the next ids
+ *     e                         JSON RestoreRow: the data was restored from a backup, and nobody took it up yet
  *     t/NAME                    JSON TopicRow: a queue or topic, its id, tag and settings
  *     T/TOPIC                   JSON TopicCounters
  *     R/TOPIC                   JSON: the marks of retention.ts

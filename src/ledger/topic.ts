@@ -7,6 +7,7 @@
  */
 import type { FullOutcome, ReadFrom } from '../engine/contract.ts'
 import type { QueueSettings, TopicSettings } from '../engine/options.ts'
+import type { JobId } from '../job-id.ts'
 import type { StoredBatch } from '../logs/contract.ts'
 import { BatchView, PRIORITY_NORMAL } from '../message-batch.ts'
 import { isBelowLowWater, lowWater, RESERVE, retryAfterMs } from '../policy/admission.ts'
@@ -24,9 +25,17 @@ export interface TopicRow {
   readonly kind: 'queue' | 'topic'
   /** Part of the ids of its jobs (see job-id.ts). */
   readonly tag: string
+  /** Tags of before a restore from a backup: good for what was there then. */
+  readonly formerTags?: readonly FormerTag[]
   readonly settings: QueueSettings | TopicSettings
   /** Windows of idempotency that were in force before, while keys of them hold. */
   readonly formerWindows?: readonly FormerWindow[]
+}
+
+export interface FormerTag {
+  readonly tag: string
+  readonly belowOffset: number
+  readonly belowSerial: number
 }
 
 export interface FormerWindow {
@@ -95,6 +104,18 @@ export class Topic {
   constructor(row: TopicRow, core: Core) {
     this.row = row
     this.window = new Window(row.id, core.fetch, core.budget)
+  }
+
+  /** Whether an id is one of this queue's: of its tag, or of a former one while that was in force. */
+  knows({ queue, tag, place }: JobId): boolean {
+    const { row } = this
+    if (queue !== row.name) return false
+    if (tag === row.tag) return true
+    return (row.formerTags ?? []).some(
+      (former) =>
+        former.tag === tag &&
+        (place.kind === 'offset' ? place.offset < former.belowOffset : place.serial < former.belowSerial),
+    )
   }
 
   /** The group of a queue. */
@@ -259,4 +280,11 @@ export class Topic {
 /** The sum of `BatchView.size` over a batch: all of it but its header. */
 export function sizeOfAll(batch: Uint8Array): number {
   return batch.byteLength - 16
+}
+
+/** What sets the ids of one queue apart from those of another of its name, in another data folder or life. */
+export function drawTag(random: () => number): string {
+  return Math.floor(random() * 36 ** 6)
+    .toString(36)
+    .padStart(6, '0')
 }

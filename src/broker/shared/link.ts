@@ -2,7 +2,7 @@
 import type { Host } from '../../host/host.ts'
 import type { Journal } from '../../journals/contract.ts'
 import { openReplicatedLog } from '../../logs/replicated.ts'
-import type { Link, OnAnswers } from '../link.ts'
+import { type Link, noFileError, type OnAnswers } from '../link.ts'
 import { Router } from './router.ts'
 
 const OPEN_MS = 30_000
@@ -53,6 +53,7 @@ export async function openRouterLink(
       })
     },
     health: () => router.health(),
+    copy: () => Promise.reject(noFileError()),
     keepAlive(needed) {
       clearInterval(alive)
       if (needed) alive = setInterval(() => {}, KEEP_ALIVE_MS)

@@ -6,6 +6,7 @@ import { realHost } from '../../host/host.ts'
 import type { Journal } from '../../journals/contract.ts'
 import { openJournal } from '../../journals/open.ts'
 import { openReplicatedLog } from '../../logs/replicated.ts'
+import { noFileError } from '../link.ts'
 import type { FromBroker, SharedOptions, ToBroker } from '../messages.ts'
 import { transferable } from '../transferable.ts'
 import { Router } from './router.ts'
@@ -51,6 +52,11 @@ try {
       case 'health':
         send({ kind: 'health', id: message.id, health: await router.health() })
         return
+      case 'copy': {
+        const { code, message: text, details } = noFileError()
+        send({ kind: 'copied', id: message.id, error: { code, message: text, details } })
+        return
+      }
       case 'close':
         await router.close()
         send({ kind: 'closed' })

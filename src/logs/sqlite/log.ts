@@ -40,6 +40,7 @@ import type {
   Ownership,
   StoredBatch,
 } from '../contract.ts'
+import { copyDatabase } from './backup.ts'
 import { BatchTable } from './batch-table.ts'
 import type { Checkpoints } from './checkpoint.ts'
 import { type LogDatabase, migrate, PAGE_BYTES } from './database.ts'
@@ -164,6 +165,12 @@ export class SqliteLog implements Log {
   trim(topic: number, _partition: number, offset: number): void {
     this.#check()
     this.#batches.trim(topic, offset)
+  }
+
+  /** Copies the data, as it is at one commit, into a new file, while commits go on (backup.ts, part 1). */
+  copyTo(file: string, signal: AbortSignal): Promise<void> {
+    this.#check()
+    return copyDatabase(this.#database.database, file, signal)
   }
 
   health(): LogHealth {
