@@ -98,7 +98,12 @@ function partOf(path: string): string {
 /** Logs and journals never import each other, but that the cache of a replicated log is made of the tables of SQLite's. */
 function maySeeStore(path: string, imported: string): boolean {
   const [from, to] = [storeOf(path), storeOf(imported)]
-  return from === to || (from === 'replicated' && to === 'sqlite')
+  return from === to || (from === 'replicated' && to === 'sqlite') || isTable(path)
+}
+
+/** The table of journals by scheme is there to load each of them. */
+function isTable(path: string): boolean {
+  return path === 'journals/open.ts'
 }
 
 /** Which log a file is part of. */

@@ -2,7 +2,12 @@
 import { SluiceError } from '../errors.ts'
 import type { Journal, JournalOptions, OpenJournal } from './contract.ts'
 
-const JOURNALS: Readonly<Record<string, () => Promise<OpenJournal>>> = {}
+const loadRabbitmq = async () => (await import('./rabbitmq.ts')).openRabbitmqJournal
+
+const JOURNALS: Readonly<Record<string, () => Promise<OpenJournal>>> = {
+  amqp: loadRabbitmq,
+  amqps: loadRabbitmq,
+}
 
 export async function openJournal(options: JournalOptions): Promise<Journal> {
   const scheme = options.url.protocol.slice(0, -1)

@@ -1,0 +1,95 @@
+/**
+ * Who may try to own the journal: the active one among the consumers of a quorum queue, which RabbitMQ chooses and, when its
+ * connection or channel ends, replaces at once. It is for calm only: what is durable is decided by the stream (tail.ts).
+ *
+ * AMQP does not tell a consumer that it is the active one, so each that waits rings: it publishes a small message, of which the
+ * queue keeps one. The active consumer gets it, and keeps it unacknowledged. RabbitMQ ends a channel that does so for
+ * 30 minutes (consumer_timeout), so the owner rings and acknowledges from time to time.
+ */
+import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib'
+import { openChannel } from './link.ts'
+
+const RENEW_MS = 300_000
+/** Rings may get lost, with a connection or by a limit of deliveries. */
+const RING_MS = 10_000
+
+export const ELECTION_ARGUMENTS = {
+  'x-queue-type': 'quorum',
+  'x-quorum-initial-group-size': 3,
+  'x-single-active-consumer': true,
+  'x-max-length': 1,
+}
+
+export function electionOf(namespace: string): string {
+  return `${namespace}.owner`
+}
+
+export class Election {
+  readonly #queue: string
+  readonly #ring: (queue: string) => void
+  readonly #onTrouble: (reason: Error) => void
+  #onChosen: (() => void) | null = null
+  #isWanted = false
+  #channel: Channel | null = null
+  #timer: NodeJS.Timeout | null = null
+
+  /** `ring` publishes to the queue, or does nothing while that is not possible. */
+  constructor(namespace: string, ring: (queue: string) => void, onTrouble: (reason: Error) => void) {
+    this.#queue = electionOf(namespace)
+    this.#ring = ring
+    this.#onTrouble = onTrouble
+  }
+
+  /** Stands from now on, over connections, until `leave`. */
+  async stand(model: ChannelModel | null, onChosen: () => void): Promise<void> {
+    this.#isWanted = true
+    this.#onChosen = onChosen
+    if (model !== null) await this.attach(model)
+  }
+
+  async attach(model: ChannelModel): Promise<void> {
+    if (!this.#isWanted) return
+    const channel = await openChannel(model, (reason) => {
+      if (this.#channel !== channel) return
+      this.#channel = null
+      this.#onTrouble(reason)
+    })
+    if (!this.#isWanted) return closeQuietly(channel)
+    this.#channel = channel
+    await channel.prefetch(1)
+    await channel.consume(this.#queue, (message) => this.#rung(channel, message))
+    this.#ring(this.#queue)
+    this.#every(RING_MS, () => this.#ring(this.#queue))
+  }
+
+  /** Lets the next one have it. */
+  leave(): void {
+    this.#isWanted = false
+    this.#onChosen = null
+    this.#every(0, () => {})
+    const channel = this.#channel
+    this.#channel = null
+    if (channel !== null) closeQuietly(channel)
+  }
+
+  #rung(channel: Channel, message: ConsumeMessage | null): void {
+    if (this.#channel !== channel) return
+    if (message === null) return this.#onTrouble(new Error(`The queue '${this.#queue}' was deleted`))
+    this.#every(RENEW_MS, () => {
+      this.#ring(this.#queue)
+      if (this.#channel === channel) channel.ack(message)
+    })
+    this.#onChosen?.()
+    this.#onChosen = null
+  }
+
+  #every(ms: number, act: () => void): void {
+    if (this.#timer !== null) clearInterval(this.#timer)
+    this.#timer = ms === 0 ? null : setInterval(act, ms)
+    this.#timer?.unref()
+  }
+}
+
+function closeQuietly(channel: Channel): void {
+  channel.close().catch(() => {})
+}
