@@ -37,6 +37,7 @@ const SHARED = new Set(['errors.ts', 'message-batch.ts', 'job-id.ts'])
 /** Checks of what callers give and errors for what engines answer: the same for nouns, HTTP and the command line. */
 const EDGE = new Set([
   'callback-url.ts',
+  'credential.ts',
   'json-schema.ts',
   'options-check.ts',
   'setting-rules.ts',

@@ -1,10 +1,21 @@
 /** Where a Sluice is opened: a folder, memory, a server, or a broker. The engine is loaded with its first use. */
 import { createAwakeHost } from './awake-host.ts'
+import { checkCredential } from './credential.ts'
 import type { EngineAbilities } from './engine/abilities.ts'
 import { SluiceError } from './errors.ts'
 import { realHost, shiftHost } from './host/host.ts'
 import { BROKER_SCHEMES } from './journals/schemes.ts'
-import { checkOptions, createRules, findNodeProblem, invalidOption, oneOf, text, whole } from './options-check.ts'
+import {
+  checkOptions,
+  createRules,
+  findNodeProblem,
+  flag,
+  invalidOption,
+  oneOf,
+  type Rule,
+  text,
+  whole,
+} from './options-check.ts'
 import { createSluice, SLUICE_RULES, type Sluice, type SluiceOptions } from './sluice.ts'
 
 /** How an acknowledged write survives: not at all, a killed process, a power cut. */
@@ -33,8 +44,23 @@ export interface OpenOptions extends SluiceOptions {
   readonly stateDir?: string | undefined
   /** On a broker: how long one that does not answer is tried, in milliseconds, 1 to 600,000. @default 10_000 */
   readonly connectMs?: number | undefined
+  /**
+   * The API key for the server at `http://…` or `https://…`, as `sluice keys create` printed it: take it from the
+   * environment, not from the source. It is sent with every call and shown nowhere. @default none
+   */
+  readonly credential?: string | undefined
+  /**
+   * Sends the credential over http to another machine, where whoever is on the way can read it. For networks that encrypt
+   * by themselves, such as a service mesh. @default false: `INVALID_OPTION`
+   */
+  readonly insecureHttp?: boolean | undefined
 }
 
+const credential: Rule = (value) => {
+  // The value may be a key that was mistyped, so it is not shown.
+  if (typeof value !== 'string')
+    throw new SluiceError('INVALID_OPTION', 'credential must be text.', { option: 'credential' })
+}
 const RULES = createRules({
   ...SLUICE_RULES,
   durability: oneOf(['memory', 'os', 'disk']),
@@ -42,6 +68,8 @@ const RULES = createRules({
   namespace: text(64),
   stateDir: text(4_096),
   connectMs: whole(1, 600_000),
+  credential,
+  insecureHttp: flag,
 })
 const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i
 const NAMESPACE = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
@@ -70,6 +98,7 @@ export async function open(location: string, options: OpenOptions = {}): Promise
     throw new SluiceError('UNSUPPORTED', refuseScheme(scheme), { scheme })
   }
   refuseBrokerOptions(options, 'A folder')
+  refuseServerOptions(options, 'A folder')
   const { durability, ...rest } = options
   const { openLocalEngine } = await import('./broker/local-engine.ts')
   return createSluice(await openLocalEngine(location, { durability }), rest)
@@ -77,6 +106,7 @@ export async function open(location: string, options: OpenOptions = {}): Promise
 
 /** Redis, RabbitMQ, Kafka: shared with every process that opens the same namespace. */
 async function openBroker(location: string, options: OpenOptions): Promise<Sluice> {
+  refuseServerOptions(options, 'A broker')
   const { durability, copies, connectMs, namespace, stateDir, ...rest } = options
   if (!URL.canParse(location))
     throw invalidOption('the location', '(a URL)', 'a URL that can be read, such as redis://127.0.0.1')
@@ -110,18 +140,31 @@ function refuseBrokerOptions(options: OpenOptions, what: string): void {
   }
 }
 
+function refuseServerOptions({ credential, insecureHttp }: OpenOptions, what: string): void {
+  if (credential === undefined && insecureHttp === undefined) return
+  throw new SluiceError('UNSUPPORTED', `${what} has no \`credential\`: that is for servers, at https://….`, {
+    option: 'credential',
+  })
+}
+
 /** What `sluice serve` serves, on this machine or another. */
 async function openRemote(location: string, options: OpenOptions): Promise<Sluice> {
   refuseBrokerOptions(options, 'A server')
-  const { durability, ...rest } = options
+  const { durability, credential, insecureHttp, ...rest } = options
   if (!URL.canParse(location)) throw invalidOption('the location', location, 'a URL, such as http://127.0.0.1:8787')
   const url = new URL(location)
   if (url.username !== '' || url.password !== '')
-    throw new SluiceError('UNSUPPORTED', 'Credentials in a URL are not sent. Leave them out.', { scheme: url.protocol })
+    throw new SluiceError(
+      'UNSUPPORTED',
+      'Credentials in a URL are not sent. Leave them out, and give a key as the option `credential`.',
+      { scheme: url.protocol },
+    )
   if (url.pathname !== '/' || url.search !== '' || url.hash !== '')
     throw invalidOption('the location', url.href, `the address of a server without a path: ${url.origin}`)
   const { openRemoteEngine } = await import('./remote/remote-engine.ts')
-  const engine = await openRemoteEngine(url)
+  const wrong = credential === undefined ? null : checkCredential(credential, url, insecureHttp)
+  if (wrong !== null) throw new SluiceError('INVALID_OPTION', `credential ${wrong}`, { option: 'credential' })
+  const engine = await openRemoteEngine(url, credential)
   if (durability !== undefined && durability !== engine.abilities.durability) {
     await engine.close()
     throw new SluiceError(

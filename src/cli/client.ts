@@ -1,6 +1,7 @@
 /** Calls a server for the other commands. What it answers as a problem becomes the `SluiceError` that it stands for. */
 import { ERRORS, type ErrorCode, SluiceError } from '../errors.ts'
 import { type Input, type Option, UsageError } from './command.ts'
+import { credentialHeaders } from './credential.ts'
 
 export const DEFAULT_URL = 'http://127.0.0.1:8787'
 export const URL_OPTION: Option = { type: 'string', value: 'URL', text: `The server. Default: ${DEFAULT_URL}` }
@@ -15,9 +16,12 @@ export interface Call {
 
 export class Client {
   readonly #base: string
+  readonly #credential: Readonly<Record<string, string>>
 
-  constructor(base: string) {
+  /** `credential`: headers that show a key. */
+  constructor(base: string, credential: Readonly<Record<string, string>> = {}) {
     this.#base = base
+    this.#credential = credential
   }
 
   /** The text of the answer. Throws `UNKNOWN` where the connection broke, since nobody can tell what was done. */
@@ -31,7 +35,7 @@ export class Client {
     try {
       const answer = await fetch(`${this.#base}${path}`, {
         method,
-        headers,
+        headers: { ...headers, ...this.#credential },
         ...(body === undefined ? {} : { body }),
         signal: AbortSignal.timeout(CALL_TIMEOUT_MS),
       })
@@ -67,7 +71,7 @@ export function clientOf(input: Input): Client {
   const url = URL.parse(given)
   if (url === null || (url.protocol !== 'http:' && url.protocol !== 'https:'))
     throw new UsageError(`--url is '${given}'; it must be such as ${DEFAULT_URL}.`)
-  return new Client(url.href.replace(/\/+$/, ''))
+  return new Client(url.href.replace(/\/+$/, ''), credentialHeaders(url))
 }
 
 /** The error in an answer. */

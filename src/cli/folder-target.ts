@@ -32,7 +32,7 @@ export async function openFolderTarget(folder: string, kind: 'queue' | 'topic', 
         Date.now(),
         MAX_MESSAGE_BYTES,
       )
-      const appended = await appender.append(name, incoming)
+      const appended = await appender.append(name, incoming, '')
       const receipt = kind === 'queue' ? acceptedJob(entry, appended) : publishedMessage(name, appended)
       return { isStored: true, isDuplicate: receipt.duplicate, receipt: { ...receipt } }
     } catch (error) {

@@ -17,6 +17,10 @@ const COMMANDS: Readonly<Record<string, Listed>> = {
     about: 'Serve a data folder over HTTP, with the dashboard.',
     load: async () => (await import('./serve.ts')).serve,
   },
+  keys: {
+    about: 'Make, list and revoke the API keys of a server.',
+    load: async () => (await import('./keys.ts')).keys,
+  },
   publish: {
     about: 'Send a message to a topic or a job to a queue, or one for each line of the input.',
     load: async () => (await import('./publish.ts')).publish,

@@ -1,6 +1,8 @@
 /** `sluice serve`: a data folder over HTTP, until it is told to stop. */
-import { resolve } from 'node:path'
+import { existsSync } from 'node:fs'
+import { join, resolve } from 'node:path'
 import { open } from '../index.ts'
+import { KEY_FILE } from '../server/access/key-file.ts'
 import { createServer, type Server } from '../server/server.ts'
 import { completeServerOptions, type ServerOptions } from '../server/settings.ts'
 import { type Command, type Input, UsageError } from './command.ts'
@@ -19,6 +21,7 @@ export const serve: Command = {
   examples: [
     'sluice serve',
     'sluice serve --port 9000 --data /var/lib/sluice',
+    'sluice serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --allowed-host queue.example.com',
     'sluice serve --host 0.0.0.0 --behind-proxy --allowed-host queue.example.com',
   ],
   options: {
@@ -34,9 +37,16 @@ export const serve: Command = {
       value: 'LEVEL',
       text: "What an acknowledgement means: disk or os. Default: disk; with ':memory:', memory",
     },
+    keys: {
+      type: 'string',
+      value: 'FILE',
+      text: `The key file of sluice keys. Default: ${KEY_FILE} in the data folder, if it is there`,
+    },
+    'tls-cert': { type: 'string', value: 'FILE', text: 'Speak https, with this certificate (PEM, with its chain).' },
+    'tls-key': { type: 'string', value: 'FILE', text: 'The private key of the certificate (PEM).' },
     'behind-proxy': {
       type: 'boolean',
-      text: 'Allow an address that other machines reach: a proxy in front checks who calls.',
+      text: 'Allow an address that other machines reach without keys and TLS: a proxy in front sees to both.',
     },
     'allowed-host': {
       type: 'string',
@@ -48,17 +58,17 @@ export const serve: Command = {
   },
   async run(input) {
     if (input.words.length > 0) throw new UsageError(`sluice serve takes options only, not '${input.words[0]}'.`)
-    // Before the folder is opened, which would make it.
-    const options = completeServerOptions(serverOptions(input))
     const data = input.value('data') ?? './data'
     const folder = data === ':memory:' ? data : resolve(data)
+    // Before the folder is opened, which would make it.
+    const options = completeServerOptions(serverOptions(input, folder))
     const durability = readDurability(input)
     const sluice = await open(folder, durability === undefined ? {} : { durability })
     try {
       const server = createServer(sluice, options)
       const stopped = waitForSignal()
       await server.listen()
-      announce(server, folder, sluice.engine.abilities.durability, input.isJson)
+      announce(server, options, folder, sluice.engine.abilities.durability, input.isJson)
       const signal = await stopped
       say(
         input.isJson,
@@ -81,7 +91,7 @@ function readDurability(input: Input): keyof typeof DURABILITIES | undefined {
   throw new UsageError(`--durability is '${given}'; it must be one of ${Object.keys(DURABILITIES).join(', ')}.`)
 }
 
-function serverOptions(input: Input): ServerOptions {
+function serverOptions(input: Input, folder: string): ServerOptions {
   const port = input.count('port', 0, 65_535)
   const host = input.value('host')
   const maxQueues = input.count('max-queues', 0, Number.MAX_SAFE_INTEGER)
@@ -89,20 +99,58 @@ function serverOptions(input: Input): ServerOptions {
     ...(port === undefined ? {} : { port }),
     ...(host === undefined ? {} : { host }),
     ...(maxQueues === undefined ? {} : { maxQueues }),
+    keys: readKeys(input, folder),
+    tls: readTls(input),
     behindProxy: input.has('behind-proxy'),
     allowedHosts: input.values('allowed-host'),
     log: { write: (line) => process.stderr.write(input.isJson ? line : readable(line)) },
   }
 }
 
-function announce({ url }: Server, data: string, durability: keyof typeof DURABILITIES, isJson: boolean): void {
+function readKeys(input: Input, folder: string): string | null {
+  const given = input.value('keys')
+  if (given === undefined) return folder === ':memory:' ? null : join(folder, KEY_FILE)
+  if (!existsSync(given))
+    throw new UsageError(
+      `--keys names '${given}', which is not there. \`sluice keys create --keys ${given}\` makes it.`,
+    )
+  return resolve(given)
+}
+
+function readTls(input: Input): ServerOptions['tls'] {
+  const cert = input.value('tls-cert')
+  const key = input.value('tls-key')
+  if (cert === undefined && key === undefined) return null
+  if (cert === undefined || key === undefined) throw new UsageError('--tls-cert and --tls-key are given together.')
+  return { cert: resolve(cert), key: resolve(key) }
+}
+
+function announce(
+  { url }: Server,
+  { keys, behindProxy }: ServerOptions,
+  data: string,
+  durability: keyof typeof DURABILITIES,
+  isJson: boolean,
+): void {
+  const isGuarded = typeof keys === 'string' && existsSync(keys)
+  const access = isGuarded
+    ? `with a key of ${keys}`
+    : behindProxy === true
+      ? 'nobody needs a key here: the proxy in front checks who calls'
+      : 'nobody needs a key here, and only this machine reaches it. `sluice keys create` changes the first'
+  const authorization = isGuarded ? ` -H "Authorization: Bearer $SLUICE_KEY"` : ''
   const where = data === ':memory:' ? 'in memory only' : data
   const text = `Sluice serves ${url}
   dashboard  ${url}/
   data       ${where} (durability '${durability}': ${DURABILITIES[durability]})
-  try        curl -d '{"to":"a@b.c"}' -H 'content-type: application/json' ${url}/v1/queues/email/jobs
+  access     ${access}
+  try        curl${authorization} -d '{"to":"a@b.c"}' -H 'content-type: application/json' ${url}/v1/queues/email/jobs
 Ctrl-C stops it.`
-  say(isJson, { event: 'listening', url, dashboard: `${url}/`, data, durability, pid: process.pid }, text)
+  say(
+    isJson,
+    { event: 'listening', url, dashboard: `${url}/`, data, durability, guarded: isGuarded, pid: process.pid },
+    text,
+  )
 }
 
 function say(isJson: boolean, event: object, text: string): void {

@@ -4,6 +4,8 @@ import type { Hold } from '../engine/contract.ts'
 export interface HeartData {
   /** The address of the server. */
   readonly url: string
+  /** The key that it is shown, if any. */
+  readonly credential: string | undefined
   /** Until when each hold lasts, by its slot: microseconds of {@link nowUs}. Written by both threads. */
   readonly heldUntilUs: BigInt64Array<SharedArrayBuffer>
 }

@@ -17,8 +17,8 @@ const MAX_LOOK_MS = 1_000
 /** Of one call, in holds. */
 const MAX_EXTENDS = 1_000
 
-const { url, heldUntilUs } = workerData as HeartData
-const transport = new Transport(new URL(url))
+const { url, credential, heldUntilUs } = workerData as HeartData
+const transport = new Transport(new URL(url), credential)
 const kept = new Map<number, Kept>()
 let timer: NodeJS.Timeout | null = null
 let isAsking = false

@@ -29,6 +29,7 @@ const US_PER_MS = 1_000
 
 export class Heart implements LeaseHeart {
   readonly #url: string
+  readonly #credential: string | undefined
   readonly #heldUntilUs = new BigInt64Array(new SharedArrayBuffer(MAX_HOLDS * BigInt64Array.BYTES_PER_ELEMENT))
   readonly #free: number[] = []
   #slots = 0
@@ -37,8 +38,9 @@ export class Heart implements LeaseHeart {
   #isOver = false
   #dropped: (readonly [slot: number, use: number])[] = []
 
-  constructor(url: URL) {
+  constructor(url: URL, credential?: string) {
     this.#url = url.href
+    this.#credential = credential
   }
 
   keep(hold: Hold, leaseMs: number, keepMs: number): LeaseBeat | null {
@@ -81,7 +83,7 @@ export class Heart implements LeaseHeart {
   #start(): Worker {
     const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
     const thread = new Worker(new URL(`./heart-thread.${extension}`, import.meta.url), {
-      workerData: { url: this.#url, heldUntilUs: this.#heldUntilUs } satisfies HeartData,
+      workerData: { url: this.#url, credential: this.#credential, heldUntilUs: this.#heldUntilUs } satisfies HeartData,
       execArgv: [],
       name: 'sluice-heart',
     })

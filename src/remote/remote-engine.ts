@@ -93,13 +93,13 @@ interface Trying {
   readonly isVital?: boolean
 }
 
-/** Shakes hands with the server at `url`. Rejects with UNSUPPORTED where it is none of this version, else UNKNOWN. */
-export async function openRemoteEngine(url: URL): Promise<RemoteEngine> {
-  const transport = new Transport(url)
+/** Shakes hands with the server at `url`, showing the key. Rejects with UNSUPPORTED where it is none of this version, else UNKNOWN. */
+export async function openRemoteEngine(url: URL, credential?: string): Promise<RemoteEngine> {
+  const transport = new Transport(url, credential)
   try {
     const sentAtMs = realHost.now()
     const handshake = await shakeHands(transport, url)
-    return new HttpEngine(transport, handshake, new Heart(url), clockAheadMs(handshake, sentAtMs, realHost.now()))
+    return new HttpEngine(transport, handshake, new Heart(url, credential), clockAheadMs(handshake, sentAtMs, realHost.now()))
   } catch (error) {
     transport.close()
     throw error

@@ -39,23 +39,30 @@ const IDLE_MS = 3_000
 
 export class Transport {
   readonly #origin: URL
+  /** Private, so that no print of this shows it. */
+  readonly #authorization: Readonly<Record<string, string>>
   readonly #agent: HttpAgent | HttpsAgent
   readonly #underWay = new Set<ClientRequest>()
   /** The process that answered last; '' until one has. */
   serverProcess = ''
 
-  constructor(origin: URL) {
+  constructor(origin: URL, credential?: string) {
     this.#origin = origin
+    this.#authorization = credential === undefined ? {} : { authorization: `Bearer ${credential}` }
     const options = { keepAlive: true, timeout: IDLE_MS, maxFreeSockets: 64 }
     this.#agent = origin.protocol === 'https:' ? new HttpsAgent(options) : new HttpAgent(options)
   }
 
   call({ method, path, body, headers: more, timeoutMs, signal }: CallOptions): Promise<Sent> {
     if (signal?.aborted === true) return Promise.resolve({ status: 'aborted' })
-    const send = this.#origin.protocol === 'https:' ? httpsRequest : httpRequest
+    const isTls = this.#origin.protocol === 'https:'
+    const send = isTls ? httpsRequest : httpRequest
     return new Promise((resolve) => {
-      const headers =
-        body === undefined ? { ...more } : { ...more, 'content-type': WIRE_TYPE, 'content-length': body.byteLength }
+      const headers = {
+        ...this.#authorization,
+        ...more,
+        ...(body === undefined ? {} : { 'content-type': WIRE_TYPE, 'content-length': body.byteLength }),
+      }
       const request = send(new URL(path, this.#origin), { method, agent: this.#agent, headers })
       this.#underWay.add(request)
       let isConnected = false
@@ -75,11 +82,12 @@ export class Transport {
       }, timeoutMs)
       signal?.addEventListener('abort', onAbort)
       request.on('socket', (socket) => {
-        if (socket.connecting) socket.once('connect', () => (isConnected = true))
+        if (socket.connecting) socket.once(isTls ? 'secureConnect' : 'connect', () => (isConnected = true))
         else isConnected = true
       })
       request.on('error', (cause: NodeJS.ErrnoException) => {
-        const neverWas = !isConnected && NOT_CONNECTED.has(cause.code ?? '')
+        // Nothing of a request goes out before the two ends of TLS agree.
+        const neverWas = !isConnected && (isTls || NOT_CONNECTED.has(cause.code ?? ''))
         end(neverWas ? { status: 'not-sent', cause } : { status: 'lost', cause, isLate: false })
       })
       request.on('response', (response) => {

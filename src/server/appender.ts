@@ -25,6 +25,8 @@ export interface Appended {
 
 /** Whoever hears what became of messages, of each once, by the number that was given with it. */
 export interface Sink {
+  /** Whose the idempotency keys of its messages are: the id of the caller's key, '' where nobody has one. */
+  readonly scope: string
   /** It was stored, as nearly all are. */
   stored(number: number, offset: number, receipt: StoreReceipt): void
   /** Anything else that the engine says. */
@@ -59,9 +61,9 @@ export class Appender {
   }
 
   /** Stores one message. The outcome comes once it is durable. */
-  append(topic: string, incoming: Incoming): Promise<Appended> {
+  append(topic: string, incoming: Incoming, scope: string): Promise<Appended> {
     return new Promise((resolve, reject) => {
-      this.push(topic, incoming, new OneAnswer(resolve, reject, incoming.wish?.idempotencyKey), 0)
+      this.push(topic, incoming, new OneAnswer(resolve, reject, scope, incoming.wish?.idempotencyKey), 0)
     })
   }
 
@@ -73,7 +75,7 @@ export class Appender {
       this.#open.set(topic, pending)
     }
     const { builder } = pending
-    if (wish !== null) pending.wishes.push({ ...wish, index: builder.count })
+    if (wish !== null) pending.wishes.push({ ...wish, scope: sink.scope, index: builder.count })
     builder.add(fields)
     pending.sinks.push(sink)
     pending.numbers.push(number)
@@ -111,6 +113,7 @@ export class Appender {
 
 /** The answer to one message. */
 class OneAnswer implements Sink {
+  readonly scope: string
   readonly #resolve: (appended: Appended) => void
   readonly #reject: (error: unknown) => void
   readonly #idempotencyKey: string | undefined
@@ -118,10 +121,12 @@ class OneAnswer implements Sink {
   constructor(
     resolve: (appended: Appended) => void,
     reject: (error: unknown) => void,
+    scope: string,
     idempotencyKey: string | undefined,
   ) {
     this.#resolve = resolve
     this.#reject = reject
+    this.scope = scope
     this.#idempotencyKey = idempotencyKey
   }
 

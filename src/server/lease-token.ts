@@ -3,12 +3,13 @@
  *
  * The server keeps nothing of it, so a lease can be settled through a server that was restarted, or through another one
  * over the same engine. The holder token is 128 random bits for each call that leases; the engine stores it with the
- * hold and compares it, so that a guessed topic, fence or offset is worth nothing. The text is the fields below, joined
- * by `|` (which no name may contain), in base64url:
+ * hold and compares it, so that a guessed topic, fence or offset is worth nothing. Where callers have keys, the engine is
+ * given the hash of that and of the key's id, so that a lease is of no use with another key. The text is the fields below,
+ * joined by `|` (which no name may contain), in base64url:
  *
  *     1 | topic | group | fence | offset | holder token
  */
-import { randomBytes } from 'node:crypto'
+import { hash, randomBytes } from 'node:crypto'
 
 export interface LeaseToken {
   readonly topic: string
@@ -27,6 +28,11 @@ const NUMBER = /^\d{1,16}$/
 
 export function drawHolder(): string {
   return randomBytes(16).toString('base64url')
+}
+
+/** What the engine compares: the token that was given, of that caller. '' is everybody, where there are no keys. */
+export function bindHolder(holder: string, callerId: string): string {
+  return callerId === '' ? holder : hash('sha256', `${callerId}|${holder}`, 'base64url')
 }
 
 export function formatLeaseToken({ topic, group, fence, offset, holder }: LeaseToken): string {

@@ -13,8 +13,8 @@ export type Access =
   /** Needs a credential; what it may see and do, the handler asks of `request.caller` name by name. */
   | 'named in the call'
   /** Needs a scope on the queue or topic in that parameter of the path. */
-  | { readonly scope: Scope; readonly of: 'queue' | 'topic' | 'name' }
-  /** Needs one of the scopes on the queue of the job in the parameter `id`. */
+  | { readonly scope: Scope | 'any'; readonly of: 'queue' | 'topic' | 'name' }
+  /** Needs one of the scopes on the queue of the job in the parameter `id`, which else is not found. */
   | { readonly scopes: readonly Scope[]; readonly of: 'job' }
   /** Needs a scope on every name. */
   | { readonly scope: Scope; readonly of: 'everything' }
@@ -43,13 +43,22 @@ export function checkAccess(access: Access, caller: Caller, request: FastifyRequ
   if (typeof access === 'string') return
   const params = request.params as Record<string, string>
   if (access.of === 'everything') return caller.requireEverywhere(access.scope)
-  if (access.of !== 'job') return caller.require(access.scope, params[access.of] ?? '')
+  if (access.of !== 'job') {
+    const name = params[access.of] ?? ''
+    return access.scope === 'any' ? caller.requireAny(name) : caller.require(access.scope, name)
+  }
   const id = params.id ?? ''
+  if (isHiddenJob(id, caller, access.scopes)) throw noJob(id)
+}
+
+/** Whether a job is as if it were not there, for this caller. Throws `FORBIDDEN` where it is seen and no more. */
+export function isHiddenJob(id: string, caller: Caller, scopes: readonly Scope[]): boolean {
   const queue = parseJobId(id)?.queue
   // What is no id at all is answered by the handler.
-  if (queue === undefined) return
-  if (!caller.sees(queue)) throw noJob(id)
-  if (!access.scopes.some((scope) => caller.may(scope, queue))) caller.require(access.scopes[0] as Scope, queue)
+  if (queue === undefined) return false
+  if (!caller.sees(queue)) return true
+  if (!scopes.some((scope) => caller.may(scope, queue))) caller.require(scopes[0] as Scope, queue)
+  return false
 }
 
 export function noJob(id: string): SluiceError {

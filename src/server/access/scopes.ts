@@ -4,8 +4,9 @@
  *
  *     publish   add jobs and messages, ask for jobs and cancel them; the first use of a name makes it
  *     consume   lease, extend and settle; declare groups; ask for jobs
- *     read      see messages, dead letters, figures; ask for jobs
+ *     read      see messages and dead letters; ask for jobs
  *     admin     all of these, and change settings, pause, redrive, discard, seek, forget
+ *     any       of them shows that the name is there, and its figures
  *
  * In a pattern `*` stands for any run of characters and everything else for itself. It is matched without back-tracking.
  */
@@ -83,6 +84,10 @@ export class Caller {
     if (!this.may(scope, name)) throw forbidden(this, scope, name)
   }
 
+  requireAny(name: string): void {
+    if (!this.sees(name)) throw forbidden(this, 'any', name)
+  }
+
   requireEverywhere(scope: Scope): void {
     if (!this.mayEverywhere(scope)) throw forbidden(this, scope, '*')
   }
@@ -91,8 +96,13 @@ export class Caller {
 /** Where no credentials are asked for. */
 export const ANYONE = new Caller('', [{ scope: 'admin', pattern: '*' }])
 
-function forbidden({ id }: Caller, scope: Scope, name: string): SluiceError {
-  return new SluiceError('FORBIDDEN', `The key ${id} may not do this: it has no scope ${scope}:${name}.`, {
-    scope: `${scope}:${name}`,
+function forbidden({ id }: Caller, scope: Scope | 'any', name: string): SluiceError {
+  const what = scope === 'any' ? `no scope on '${clip(name)}'` : `not the scope ${scope}:${clip(name)}`
+  return new SluiceError('FORBIDDEN', `The key ${id} may not do this: it has ${what}.`, {
+    scope: `${scope}:${clip(name)}`,
   })
+}
+
+function clip(name: string): string {
+  return name.length > 128 ? `${name.slice(0, 128)}…` : name
 }

@@ -35,7 +35,7 @@ export async function appendLines(
 ): Promise<FastifyReply> {
   const lines = splitLines(request.body as Buffer)
   if (lines.length === 0) throw new SluiceError('BAD_REQUEST', 'The batch has no line.')
-  const answers = new Answers(lines.length, show)
+  const answers = new Answers(lines.length, request.caller.id, show)
   const nowMs = context.now()
   for (let at = 0; at < lines.length; ) {
     if (at > 0) await nextRound()
@@ -103,6 +103,7 @@ async function validateLines(
 
 /** The answers of a batch by line, as JSON text. */
 class Answers implements Sink {
+  readonly scope: string
   /** The refusals, once every line has its answer. */
   readonly all: Promise<readonly Problem[]>
   readonly #texts: string[]
@@ -112,7 +113,8 @@ class Answers implements Sink {
   #open: number
   #resolve: (problems: readonly Problem[]) => void = () => {}
 
-  constructor(lines: number, show: (appended: Appended) => object) {
+  constructor(lines: number, scope: string, show: (appended: Appended) => object) {
+    this.scope = scope
     this.#texts = new Array(lines)
     this.#open = lines
     this.#show = show

@@ -18,13 +18,25 @@ import {
   WIRE_VERSION,
 } from '../../engine/wire.ts'
 import { SluiceError } from '../../errors.ts'
-import type { Declaration, Engine, LeaseOutcome, LeaseRequest, ReadRequest, WatchRequest } from '../../index.ts'
+import type {
+  Command,
+  Declaration,
+  Engine,
+  FindOutcome,
+  LeaseOutcome,
+  LeaseRequest,
+  ReadRequest,
+  WatchRequest,
+} from '../../index.ts'
+import { isHiddenJob } from '../access/route-access.ts'
+import { type Caller, SCOPES } from '../access/scopes.ts'
 import { AnswerMemory } from '../answer-memory.ts'
 import { describe, json, type Operation, readParams } from '../api/operation.ts'
 import { text as anyText, atMs, count, shape } from '../api/schemas.ts'
 import { type Context, JSON_TYPE, MAX_PATH_CHARS, MAX_WAIT_MS, waiting } from '../context.ts'
 import { refuseOtherTypes } from '../media-types.ts'
 import { text } from '../members.ts'
+import { bindArgument } from './engine-access.ts'
 import { checkArgument, type EngineMethod, isEngineMethod } from './engine-arguments.ts'
 
 const METHOD = { method: text(MAX_PATH_CHARS) }
@@ -90,12 +102,17 @@ export function engineRoutes(app: FastifyInstance, context: Context): void {
         throw new SluiceError('NOT_FOUND', `The engine has no method '${method.slice(0, 40)}'.`)
       const argument = decodeWire(request.body as Buffer)
       checkArgument(method, argument, settings.maxMessageBytes)
-      const carryOut = async () => encodeWire(await call(context, request, reply, method, argument))
+      const bound = await bindArgument(method, argument, request.caller, context.directory)
+      const carryOut = async () => encodeWire(await call(context, request, reply, method, bound))
       const { [CALL_HEADER]: id, [SENT_TO_HEADER]: sentTo = null } = request.headers
+      // What was answered to one caller is not for another that guesses the number.
       const answer =
         id === undefined
           ? await carryOut()
-          : await memory.take({ id: String(id), sentTo: sentTo === null ? null : String(sentTo) }, carryOut)
+          : await memory.take(
+              { id: `${request.caller.id}-${id}`, sentTo: sentTo === null ? null : String(sentTo) },
+              carryOut,
+            )
       return reply.type(WIRE_TYPE).send(answer)
     })
   })
@@ -108,6 +125,7 @@ async function call(
   method: EngineMethod,
   argument: unknown,
 ): Promise<unknown> {
+  const { caller } = request
   switch (method) {
     case 'declare':
       return directory.declareForRemote(argument as readonly Declaration[])
@@ -119,14 +137,34 @@ async function call(
     }
     case 'watch': {
       const wanted = argument as WatchRequest
+      if (isHiddenJob(wanted.id, caller, SCOPES)) return { status: 'not-found' }
       return waiting(request, wanted.waitMs, (signal) => engine.watch(wanted, signal))
     }
-    case 'stats':
-      return engine.stats()
+    case 'find':
+      return find(engine, caller, argument as readonly string[])
+    case 'command': {
+      const command = argument as Command
+      const isOfHidden =
+        (command.kind === 'cancel' && isHiddenJob(command.id, caller, ['publish'])) ||
+        (command.kind === 'explain' && isHiddenJob(command.id, caller, SCOPES))
+      return isOfHidden ? { status: 'not-found' } : engine.command(command)
+    }
+    case 'stats': {
+      const stats = await engine.stats()
+      return { ...stats, topics: stats.topics.filter(({ name }) => caller.sees(name)) }
+    }
     default:
       // The table says that the argument is that of the method.
       return (engine[method] as (argument: unknown) => Promise<unknown>)(argument)
   }
+}
+
+async function find(engine: Engine, caller: Caller, ids: readonly string[]): Promise<readonly FindOutcome[]> {
+  const shown = ids.filter((id) => !isHiddenJob(id, caller, SCOPES))
+  const found = (await engine.find(shown)).values()
+  return ids.map((id) =>
+    isHiddenJob(id, caller, SCOPES) ? { status: 'not-found' } : (found.next().value as FindOutcome),
+  )
 }
 
 async function lease(

@@ -98,7 +98,11 @@ async function addJob(context: Context, request: FastifyRequest, reply: FastifyR
   if (incoming === null) return appendLines(context, entry, request, reply, (appended) => acceptedJob(entry, appended))
   const accepted = acceptedJob(
     entry,
-    await context.appender.append(queue, await validate(entry.noun.schema, incoming, context.settings.maxMessageBytes)),
+    await context.appender.append(
+      queue,
+      await validate(entry.noun.schema, incoming, context.settings.maxMessageBytes),
+      request.caller.id,
+    ),
   )
   reply.header('location', `/v1/jobs/${accepted.id}`)
   const waitSeconds = PREFER_WAIT.exec(String(request.headers.prefer ?? ''))?.[1]

@@ -8,7 +8,7 @@ import { listOf, ref, shape } from '../api/schemas.ts'
 import { readsControl } from '../bodies.ts'
 import { type Context, JSON_TYPE, MAX_WAIT_MS, waiting } from '../context.ts'
 import { notFound } from '../directory.ts'
-import { drawHolder, formatLeaseToken } from '../lease-token.ts'
+import { bindHolder, drawHolder, formatLeaseToken } from '../lease-token.ts'
 import { refuseOtherTypes } from '../media-types.ts'
 import { about, named, whole } from '../members.ts'
 import { nextHelping } from '../paging.ts'
@@ -91,10 +91,10 @@ export function leaseRoutes(app: FastifyInstance, context: Context): void {
   // Lists of many leases, with progress or results.
   const long = { bodyLimit: context.settings.maxBatchBytes }
   app.post('/v1/leases::extend', { ...long, ...describe(EXTEND) }, async (request, reply) =>
-    reply.type(JSON_TYPE).send(await extendLeases(context, readBodyText(request, EXTEND_BODY))),
+    reply.type(JSON_TYPE).send(await extendLeases(context, request.caller, readBodyText(request, EXTEND_BODY))),
   )
   app.post('/v1/leases::settle', { ...long, ...describe(SETTLE) }, async (request, reply) =>
-    reply.type(JSON_TYPE).send(await settleLeases(context, readBodyText(request, SETTLE_BODY))),
+    reply.type(JSON_TYPE).send(await settleLeases(context, request.caller, readBodyText(request, SETTLE_BODY))),
   )
 }
 
@@ -106,15 +106,16 @@ async function lease(
 ): Promise<FastifyReply> {
   const { max, leaseMs, waitMs } = readBody(request, LEASE_BODY, 'a lease request')
   const holder = drawHolder()
+  const token = bindHolder(holder, request.caller.id)
   const granted: Granted[] = []
   // A client that is gone cannot settle what it never saw, so that goes back to the queue.
   reply.raw.once('close', () => {
-    if (!reply.raw.writableFinished) giveBack(context, source, holder, granted)
+    if (!reply.raw.writableFinished) giveBack(context, source, token, granted)
   })
   const leases = await waiting(request, waitMs, (signal) =>
-    take(context, source, { max, leaseMs, waitMs, holder }, granted, signal),
+    take(context, source, { max, leaseMs, waitMs, holder, token }, granted, signal),
   )
-  if (request.visit.isOver) giveBack(context, source, holder, granted)
+  if (request.visit.isOver) giveBack(context, source, token, granted)
   return reply.type(JSON_TYPE).send(`{"leases":[${leases.join(',')}]}`)
 }
 
@@ -123,6 +124,8 @@ interface Wish {
   readonly leaseMs: number
   readonly waitMs: number
   readonly holder: string
+  /** What the engine knows the holder by. */
+  readonly token: string
 }
 
 /** Leases in helpings, so that the answer stays within a budget in bytes. Each lease as JSON text. */
@@ -150,7 +153,7 @@ async function take(
       max,
       leaseMs: wish.leaseMs,
       waitMs: leases.length === 0 ? wish.waitMs : 0,
-      holder: { kind: 'token', token: wish.holder },
+      holder: { kind: 'token', token: wish.token },
     } as const
     const outcome = await engine.lease(request, signal)
     if (outcome.status === 'empty' || (outcome.status !== 'leased' && leases.length > 0)) return leases

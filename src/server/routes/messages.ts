@@ -108,7 +108,11 @@ async function publish(context: Context, request: FastifyRequest, reply: Fastify
     return appendLines(context, entry, request, reply, (appended) => publishedMessage(topic, appended))
   const published = publishedMessage(
     topic,
-    await context.appender.append(topic, await validate(entry.noun.schema, incoming, context.settings.maxMessageBytes)),
+    await context.appender.append(
+      topic,
+      await validate(entry.noun.schema, incoming, context.settings.maxMessageBytes),
+      request.caller.id,
+    ),
   )
   return reply.code(201).type(JSON_TYPE).send(JSON.stringify(published))
 }

@@ -89,7 +89,7 @@ async function showAll(
   const { limit, after = '' } = readQuery(request, LIST_QUERY)
   const { topics } = await engine.stats()
   const rest = topics
-    .filter((topic) => topic.kind === kind && topic.name > after)
+    .filter((topic) => topic.kind === kind && topic.name > after && request.caller.sees(topic.name))
     .sort((a, b) => (a.name < b.name ? -1 : 1))
   const page = rest.slice(0, limit)
   let aged = 0

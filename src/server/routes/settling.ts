@@ -16,11 +16,12 @@ import {
 } from '../../index.ts'
 import { fullError } from '../../outcomes.ts'
 import { checkPayloadBytes } from '../../payload.ts'
+import type { Caller } from '../access/scopes.ts'
 import { OUTPUT } from '../api/schemas.ts'
 import type { Context } from '../context.ts'
 import { readMessageObject } from '../incoming.ts'
 import { cutElements, cutMember } from '../json-text.ts'
-import { type LeaseToken, parseLeaseToken } from '../lease-token.ts'
+import { bindHolder, type LeaseToken, parseLeaseToken } from '../lease-token.ts'
 import {
   about,
   anything,
@@ -74,7 +75,7 @@ interface Joined<T> {
 }
 
 /** The answer to an extend, as JSON text. */
-export async function extendLeases({ engine }: Context, body: Control): Promise<string> {
+export async function extendLeases({ engine }: Context, caller: Caller, body: Control): Promise<string> {
   const items = readMembers(body.value, EXTEND_BODY, 'the body').items
   const sources = cutItems(body.text)
   const answers: string[] = new Array(items.length)
@@ -89,7 +90,7 @@ export async function extendLeases({ engine }: Context, body: Control): Promise<
           `The progress of item ${i + 1} has more than ${MAX_PROGRESS_BYTES} bytes.`,
         )
       }
-      const token = readLease(lease)
+      const token = readLease(lease, caller)
       const alone = progress === undefined ? '' : `${i}`
       join(joined, `${holdKey(token)}|${leaseMs}|${alone}`, token, i, (hold) => ({ ...hold, leaseMs, progress }))
     } catch (error) {
@@ -112,7 +113,7 @@ export async function extendLeases({ engine }: Context, body: Control): Promise<
 }
 
 /** The answer to a settle, as JSON text. */
-export async function settleLeases(context: Context, body: Control): Promise<string> {
+export async function settleLeases(context: Context, caller: Caller, body: Control): Promise<string> {
   const items = readMembers(body.value, SETTLE_BODY, 'the body').items
   const sources = cutItems(body.text)
   const answers: string[] = new Array(items.length)
@@ -120,7 +121,7 @@ export async function settleLeases(context: Context, body: Control): Promise<str
   for (const [i, item] of items.entries()) {
     try {
       const read = readMembers(item, SETTLE_ITEM, `item ${i + 1}`)
-      const token = readLease(read.lease)
+      const token = readLease(read.lease, caller)
       const result = sourceOf(sources, i, item, 'result')
       if (result !== undefined)
         checkPayloadBytes(result, context.settings.maxMessageBytes, `The result of item ${i + 1}`, 'maxMessageBytes')
@@ -129,7 +130,7 @@ export async function settleLeases(context: Context, body: Control): Promise<str
       const outputs =
         outputSource === undefined
           ? undefined
-          : await readOutputs(context, outputSource, read.outputs ?? [], `item ${i + 1}`)
+          : await readOutputs(context, caller, outputSource, read.outputs ?? [], `item ${i + 1}`)
       const isPlain =
         outputs === undefined && result === undefined && (outcome.kind === 'done' || outcome.kind === 'release')
       join(joined, isPlain ? `${holdKey(token)}|${outcome.kind}` : `${i}`, token, i, (hold) => ({
@@ -184,6 +185,7 @@ function settlementOf(
 /** P9: what the handler publishes with its settle, one batch for each queue or topic. */
 async function readOutputs(
   context: Context,
+  caller: Caller,
   source: string,
   values: readonly unknown[],
   where: string,
@@ -196,7 +198,9 @@ async function readOutputs(
     if ((queue === undefined) === (topic === undefined))
       throw new SluiceError('INVALID_OPTION', `${of} needs one of queue and topic.`)
     const kind = queue === undefined ? 'topic' : 'queue'
-    const { name, noun } = await context.directory.use(kind, readName(queue ?? topic, kind))
+    const wanted = readName(queue ?? topic, kind)
+    caller.require('publish', wanted)
+    const { name, noun } = await context.directory.use(kind, wanted)
     const incoming = readMessageObject(
       { source: sources[i] as string, value: rest, kind, where: of },
       context.now(),
@@ -208,7 +212,7 @@ async function readOutputs(
       batch = { builder: new BatchBuilder(), wishes: [] }
       batches.set(name, batch)
     }
-    if (wish !== null) batch.wishes.push({ ...wish, index: batch.builder.count })
+    if (wish !== null) batch.wishes.push({ ...wish, scope: caller.id, index: batch.builder.count })
     batch.builder.add(fields)
   }
   return [...batches].map(([topic, { builder, wishes }]) => ({
@@ -245,14 +249,17 @@ function holdKey({ topic, group, fence, holder }: LeaseToken): string {
   return `${topic}|${group}|${fence}|${holder}`
 }
 
-function readLease(lease: string): LeaseToken {
+/** The lease, with its holder as the engine knows it. */
+function readLease(lease: string, caller: Caller): LeaseToken {
   const token = parseLeaseToken(lease)
   if (token === null)
     throw new SluiceError(
       'BAD_REQUEST',
       'The lease is not one that this server gave: send the member `lease` of a lease as it came.',
     )
-  return token
+  // A lease of what the caller may not consume is not its own: it is answered as any that is not held.
+  if (!caller.may('consume', token.topic)) throw leaseLost()
+  return { ...token, holder: bindHolder(token.holder, caller.id) }
 }
 
 /** Cuts the items out of the text, once the first of them is asked for. */
