@@ -122,7 +122,7 @@ function createApp(context: Context): FastifyInstance {
   const limits = {
     headersTimeout: Math.min(HEADERS_TIMEOUT_MS, settings.requestTimeoutMs),
     connectionsCheckingInterval: CHECK_INTERVAL_MS,
-    handshakeTimeout: HEADERS_TIMEOUT_MS,
+    handshakeTimeout: Math.min(HEADERS_TIMEOUT_MS, settings.requestTimeoutMs),
   }
   const app = Fastify({
     logger: settings.log === null ? false : { level: 'warn', stream: settings.log },
