@@ -99,7 +99,12 @@ export async function openRemoteEngine(url: URL, credential?: string): Promise<R
   try {
     const sentAtMs = realHost.now()
     const handshake = await shakeHands(transport, url)
-    return new HttpEngine(transport, handshake, new Heart(url, credential), clockAheadMs(handshake, sentAtMs, realHost.now()))
+    return new HttpEngine(
+      transport,
+      handshake,
+      new Heart(url, credential),
+      clockAheadMs(handshake, sentAtMs, realHost.now()),
+    )
   } catch (error) {
     transport.close()
     throw error

@@ -70,7 +70,7 @@ export function listing(kind: 'queue' | 'topic'): Operation {
 export function showing(kind: 'queue' | 'topic'): Operation {
   return {
     id: kind === 'queue' ? 'showQueue' : 'showTopic',
-    access: { scope: 'read', of: kind },
+    access: { scope: 'any', of: kind },
     tag: 'operate',
     summary: `Shows the figures of a ${kind}.`,
     params: kind === 'queue' ? QUEUE : TOPIC,
