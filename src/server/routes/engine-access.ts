@@ -52,6 +52,10 @@ const METHODS: { readonly [M in EngineMethod]: Bind<M> } = {
   command(command, caller) {
     const ask = COMMANDS[command.kind]
     if (ask === 'job') return command
+    if (ask === 'everything') {
+      caller.requireEverywhere('admin')
+      return command
+    }
     if (ask === 'hold') {
       const holding = command as Extract<Command, { kind: 'remember' | 'recall' }>
       return { ...holding, hold: bindHold(holding.hold, caller) }
@@ -62,8 +66,8 @@ const METHODS: { readonly [M in EngineMethod]: Bind<M> } = {
   stats: () => null,
 }
 
-/** `job`: hidden or not, see engine.ts. `hold`: whoever has the token. */
-const COMMANDS: Readonly<Record<Command['kind'], Scope | 'job' | 'hold'>> = {
+/** `job`: hidden or not, see engine.ts. `hold`: whoever has the token. `everything`: admin of every name. */
+const COMMANDS: Readonly<Record<Command['kind'], Scope | 'job' | 'hold' | 'everything'>> = {
   cancel: 'job',
   explain: 'job',
   pause: 'admin',
@@ -75,6 +79,7 @@ const COMMANDS: Readonly<Record<Command['kind'], Scope | 'job' | 'hold'>> = {
   dead: 'read',
   remember: 'hold',
   recall: 'hold',
+  backup: 'everything',
 }
 
 /** The argument as the engine gets it. Throws `FORBIDDEN`. */
