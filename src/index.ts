@@ -1,5 +1,6 @@
 /** The public surface of Sluice. */
 
+export { type CallbackOptions, type CallbackSender, sendCallbacks } from './callbacks/sender.ts'
 export type { DeclaredAs } from './declared.ts'
 export type { Ability, EngineAbilities } from './engine/abilities.ts'
 export type {

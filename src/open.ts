@@ -1,5 +1,7 @@
 /** Where a Sluice is opened: a folder, memory, a server, or a broker. The engine is loaded with its first use. */
 import { createAwakeHost } from './awake-host.ts'
+import { sendFrom } from './callbacks/send-from.ts'
+import { CALLBACK_RULES, type CallbackOptions } from './callbacks/sender.ts'
 import { checkCredential } from './credential.ts'
 import type { EngineAbilities } from './engine/abilities.ts'
 import { SluiceError } from './errors.ts'
@@ -12,6 +14,7 @@ import {
   flag,
   invalidOption,
   oneOf,
+  parts,
   type Rule,
   text,
   whole,
@@ -54,6 +57,11 @@ export interface OpenOptions extends SluiceOptions {
    * by themselves, such as a service mesh. @default false: `INVALID_OPTION`
    */
   readonly insecureHttp?: boolean | undefined
+  /**
+   * Sends the callbacks of jobs that were added with `callbackUrl` from this process; `{}` for the defaults. `sluice serve`
+   * does so by itself, and any number of processes may. @default none are sent from here: they wait in their queue
+   */
+  readonly callbacks?: CallbackOptions | undefined
 }
 
 const credential: Rule = (value) => {
@@ -70,6 +78,7 @@ const RULES = createRules({
   connectMs: whole(1, 600_000),
   credential,
   insecureHttp: flag,
+  callbacks: parts(CALLBACK_RULES),
 })
 const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i
 const NAMESPACE = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
@@ -88,6 +97,13 @@ export async function open(location: string, options: OpenOptions = {}): Promise
     throw invalidOption('the location', location, "a folder or ':memory:'")
   if (location.includes('\0')) throw invalidOption('the location', location, 'a path without a zero character')
   checkOptions(options, RULES, 'open()')
+  const { callbacks, ...others } = options
+  const isFolder = location !== ':memory:' && !SCHEME.test(location)
+  return sendFrom(await openEngine(location, others), callbacks, isFolder ? location : null)
+}
+
+/** Opens what the location says, by its options, which have been checked. */
+async function openEngine(location: string, options: OpenOptions): Promise<Sluice> {
   const scheme = SCHEME.exec(location)?.[1]?.toLowerCase()
   if (scheme === 'http' || scheme === 'https') return openRemote(location, options)
   const nodeProblem = findNodeProblem(process.versions.node)

@@ -31,6 +31,10 @@ const COMMANDS: Readonly<Record<string, Listed>> = {
     about: 'List the topics of a server, with their groups.',
     load: async () => (await import('./list.ts')).topics,
   },
+  'webhook-secret': {
+    about: 'Show or rotate the secret that callbacks of a data folder are signed with.',
+    load: async () => (await import('./webhook-secret.ts')).webhookSecret,
+  },
 }
 
 // `sluice queues | head` closes the pipe early, which is no failure.

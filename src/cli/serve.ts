@@ -6,6 +6,7 @@ import { KEY_FILE } from '../server/access/key-file.ts'
 import { createServer, type Server } from '../server/server.ts'
 import { completeServerOptions, type ServerOptions } from '../server/settings.ts'
 import { type Command, type Input, UsageError } from './command.ts'
+import { CALLBACK_OPTIONS, callbackOptions } from './serve-callbacks.ts'
 
 const DURABILITIES = {
   disk: 'what is acknowledged survives a power cut',
@@ -54,6 +55,7 @@ export const serve: Command = {
       multiple: true,
       text: 'A further name that callers may use as Host. May be given again.',
     },
+    ...CALLBACK_OPTIONS,
     'max-queues': { type: 'string', value: 'N', text: 'Queues and topics that first use may make. Default: 10000' },
   },
   async run(input) {
@@ -63,7 +65,8 @@ export const serve: Command = {
     // Before the folder is opened, which would make it.
     const options = completeServerOptions(serverOptions(input, folder))
     const durability = readDurability(input)
-    const sluice = await open(folder, durability === undefined ? {} : { durability })
+    const callbacks = callbackOptions(input, folder)
+    const sluice = await open(folder, { durability, callbacks })
     try {
       const server = createServer(sluice, options)
       const stopped = waitForSignal()
