@@ -48,6 +48,7 @@ const ADD: Operation = {
     },
   },
   errors: [
+    'UNSUPPORTED',
     'INVALID_PAYLOAD',
     'SCHEMA_MISMATCH',
     'QUEUE_FULL',
