@@ -27,6 +27,10 @@ export interface Proxy {
   moveTo(target: URL): void
   /** How long each piece is held up. */
   delay(ms: number): void
+  /** Nothing passes either way, on old and new connections, and none breaks: as if one end had been stopped. */
+  hold(): void
+  /** What was held up passes, and what comes after. */
+  release(): void
   /** Breaks every connection that is open. */
   cutAll(): void
   close(): Promise<void>
@@ -37,11 +41,13 @@ export async function openProxy(target: URL): Promise<Proxy> {
   let onFault = () => {}
   let upstreamUrl = target
   let delayMs = 0
+  let isHeld = false
   const sockets = new Set<Socket>()
   const server = createServer((client) => {
     const upstream = connect(Number(upstreamUrl.port), upstreamUrl.hostname)
     for (const socket of [client, upstream]) {
       sockets.add(socket)
+      if (isHeld) socket.pause()
       socket.on('error', () => {})
       socket.once('close', () => sockets.delete(socket))
     }
@@ -87,6 +93,14 @@ export async function openProxy(target: URL): Promise<Proxy> {
     },
     moveTo: (url) => (upstreamUrl = url),
     delay: (ms) => (delayMs = ms),
+    hold() {
+      isHeld = true
+      for (const socket of sockets) socket.pause()
+    },
+    release() {
+      isHeld = false
+      for (const socket of sockets) socket.resume()
+    },
     cutAll,
     async close() {
       cutAll()
