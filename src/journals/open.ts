@@ -2,9 +2,12 @@
 import { SluiceError } from '../errors.ts'
 import type { Journal, JournalOptions, OpenJournal } from './contract.ts'
 
+const loadRedis = async () => (await import('./redis.ts')).openRedisJournal
 const loadRabbitmq = async () => (await import('./rabbitmq.ts')).openRabbitmqJournal
 
 const JOURNALS: Readonly<Record<string, () => Promise<OpenJournal>>> = {
+  redis: loadRedis,
+  rediss: loadRedis,
   amqp: loadRabbitmq,
   amqps: loadRabbitmq,
 }
