@@ -107,6 +107,12 @@ export const ERRORS = {
     'The queue or topic is at its limit; nothing was stored',
     'Try again after `retryAfterMs`, slow the producer down, add workers, or raise `limit`. On a topic the details name the group that is behind: let it work, or remove it.',
   ),
+  WAIT_TOO_LONG: row(
+    503,
+    true,
+    'The measured wait is past the deadline; nothing was stored',
+    'Try again after `retryAfterMs`, allow more time, add workers, or add the job without waiting for it.',
+  ),
   DISK_FULL: row(
     503,
     true,
@@ -266,4 +272,9 @@ export class SluiceError extends Error {
 /** Whether `value` is a {@link SluiceError}, of that code where one is given. */
 export function isSluiceError(value: unknown, code?: ErrorCode): value is SluiceError {
   return value instanceof SluiceError && (code === undefined || value.code === code)
+}
+
+/** Whether a call of the engine may succeed when it is made again. */
+export function isTransient(error: unknown): boolean {
+  return error instanceof SluiceError && error.retryable && error.code !== 'CLOSED'
 }

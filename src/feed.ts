@@ -69,6 +69,8 @@ interface AnyOptions extends MessageOptions {
   readonly delayMs?: number | undefined
   readonly deadlineMs?: number | undefined
   readonly callbackUrl?: string | undefined
+  /** Set by `call` alone. */
+  readonly inTime?: boolean
 }
 
 const NO_OPTIONS: AnyOptions = {}
@@ -133,6 +135,14 @@ export class Feed<T> {
     return this.#add(payload, options, this.#rules.rules)
   }
 
+  /**
+   * The same for one that is waited for: refused with `WAIT_TOO_LONG` where the measured wait is past its deadline. Its
+   * options have been checked.
+   */
+  addInTime(payload: unknown, options: AnyOptions): Promise<T> {
+    return this.#add(payload, { ...options, inTime: true }, null)
+  }
+
   /** The same for a payload that stands beside its options. */
   addItem(item: { readonly payload: unknown }): Promise<T> {
     try {
@@ -169,10 +179,10 @@ export class Feed<T> {
     }
   }
 
-  #add(payload: unknown, options: AnyOptions, rules: Rules): Promise<T> {
+  #add(payload: unknown, options: AnyOptions, rules: Rules | null): Promise<T> {
     try {
       if (this.name.startsWith(RESERVED_NAMES)) throw reservedError(this.name)
-      if (options !== NO_OPTIONS) checkOptions(options, rules, this.#where)
+      if (rules !== null && options !== NO_OPTIONS) checkOptions(options, rules, this.#where)
       if (this.#schema === undefined) return this.#store(payload, options)
       const output = validatePayload(this.#schema, payload)
       return output instanceof Promise
@@ -213,7 +223,18 @@ export class Feed<T> {
     if (fullWaitMs === 0 && !this.#line.isPaced) {
       const priority = priorityOf(options)
       const callbackUrl = callbackOf(options)
-      return this.#publisher.push(payload, key, headers, priority, deadlineAtMs, idempotencyKey, dueAtMs, callbackUrl)
+      const { inTime } = options
+      return this.#publisher.push(
+        payload,
+        key,
+        headers,
+        priority,
+        deadlineAtMs,
+        idempotencyKey,
+        dueAtMs,
+        callbackUrl,
+        inTime,
+      )
     }
     return this.#line.join(this.#keep(payload, options, now, fullWaitMs === 0 ? 0 : now + fullWaitMs))
   }
@@ -230,6 +251,7 @@ export class Feed<T> {
       idempotencyKey,
       dueAtMs: dueOf(options, nowMs),
       callbackUrl: callbackOf(options),
+      ...(options.inTime === true ? { inTime: true } : {}),
       giveUpAtMs,
     }
   }

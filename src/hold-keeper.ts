@@ -10,9 +10,9 @@
  * told here how long it may.
  */
 import type { ExtendOutcome, ExtendRequest } from './engine/contract.ts'
+import { isTransient } from './errors.ts'
 import type { HeldLease } from './held-lease.ts'
 import type { NounContext } from './noun-context.ts'
-import { isTransient } from './settler.ts'
 import type { Task } from './task.ts'
 
 /** How often a lease held by the process is asked after. */

@@ -1,15 +1,19 @@
 /** Jobs as whoever added them, or has their id, sees them: status, result, cancel. */
-import type { JobStatus, JobView, StoredPlace, StoreReceipt, WaitReason } from './engine/contract.ts'
-import { isSluiceError, SluiceError } from './errors.ts'
+import { pause } from './deadline.ts'
+import type { FindOutcome, JobStatus, JobView, StoredPlace, StoreReceipt, WaitReason } from './engine/contract.ts'
+import { isSluiceError, isTransient, SluiceError } from './errors.ts'
 import { describeWaits } from './explaining.ts'
 import { INSPECT, type Inspect, inspectAs } from './inspecting.ts'
 import { formatJobId, formatScheduledJobId } from './job-id.ts'
 import type { NounContext } from './noun-context.ts'
 import { abortSignal, checkOptions, createRules, duration } from './options-check.ts'
+import { backoffMs } from './policy/retry.ts'
 
 /** What an engine keeps of a job at most in one wait; longer waits ask again. */
 const LONG_POLL_MS = 20_000
 const DEFAULT_RESULT_TIMEOUT_MS = 30_000
+const WATCH_BACKOFF = { baseMs: 50, factor: 2, maxMs: 2_000 }
+const MIN_PAUSE_MS = 20
 const RESULT_RULES = createRules({ timeoutMs: duration(0), signal: abortSignal })
 
 /** A job as it is now. `result` and `progress` are values; the engine's own view has them as JSON text. */
@@ -240,13 +244,24 @@ async function watchUntilEnd(
   signal?: AbortSignal,
 ): Promise<JobView> {
   const { engine, host } = context
-  for (;;) {
+  for (let failures = 0; ; ) {
     signal?.throwIfAborted()
     const leftMs = Math.max(0, untilMs - host.now())
-    const outcome = await engine.watch(
-      { id, version: 0, untilTerminal: true, waitMs: Math.min(leftMs, LONG_POLL_MS) },
-      signal,
-    )
+    const request = { id, version: 0, untilTerminal: true, waitMs: Math.min(leftMs, LONG_POLL_MS) }
+    let outcome: FindOutcome
+    try {
+      outcome = await engine.watch(request, signal)
+      failures = 0
+    } catch (error) {
+      // An engine that cannot be reached for a while may be there again before the wait is over.
+      if (!isTransient(error) || host.now() >= untilMs) throw error
+      await pause(
+        host,
+        Math.min(backoffMs(WATCH_BACKOFF, ++failures, host.random()) + MIN_PAUSE_MS, untilMs - host.now()),
+        signal,
+      )
+      continue
+    }
     if (outcome.status === 'not-found') throw jobNotFoundError(id)
     if (isTerminal(outcome.job)) return outcome.job
     signal?.throwIfAborted()
@@ -277,6 +292,15 @@ export function takeResult<R>(view: JobView, timeoutMs: number): R {
         { id, status, timeoutMs },
       )
   }
+}
+
+/** Of a job that was stored, by an engine that has not answered since. */
+export function unansweredError(id: string, timeoutMs: number): SluiceError {
+  return new SluiceError(
+    'DEADLINE',
+    `How job ${id} stands after ${timeoutMs} ms is not known: the engine does not answer. Ask for it by its id.`,
+    { id, timeoutMs },
+  )
 }
 
 export async function cancelJob(context: NounContext, id: string): Promise<void> {

@@ -44,6 +44,7 @@ export interface LineMessage {
   readonly idempotencyKey: string | undefined
   readonly dueAtMs: number
   readonly callbackUrl?: string | undefined
+  readonly inTime?: boolean
   readonly giveUpAtMs: number
 }
 
@@ -162,21 +163,23 @@ export class Line<T> {
   }
 
   #send(one: Waiting<T>): void {
-    const { payload, key, headers, priority, deadlineAtMs, idempotencyKey, dueAtMs, callbackUrl } = one.message
+    const { payload, key, headers, priority, deadlineAtMs, idempotencyKey, dueAtMs, callbackUrl, inTime } = one.message
     this.#sent++
-    this.#publisher.push(payload, key, headers, priority, deadlineAtMs, idempotencyKey, dueAtMs, callbackUrl).then(
-      (stored) => {
-        this.#sent--
-        if (this.#maxSent < MAX_SENT) this.#maxSent++
-        one.resolve(stored)
-        this.#pump()
-      },
-      (error: unknown) => {
-        this.#sent--
-        if (!this.#goBack(one, error)) one.reject(error)
-        this.#pump()
-      },
-    )
+    this.#publisher
+      .push(payload, key, headers, priority, deadlineAtMs, idempotencyKey, dueAtMs, callbackUrl, inTime)
+      .then(
+        (stored) => {
+          this.#sent--
+          if (this.#maxSent < MAX_SENT) this.#maxSent++
+          one.resolve(stored)
+          this.#pump()
+        },
+        (error: unknown) => {
+          this.#sent--
+          if (!this.#goBack(one, error)) one.reject(error)
+          this.#pump()
+        },
+      )
   }
 
   /** Whether a refused message may wait for room. Its last attempt is at the end of its time. */

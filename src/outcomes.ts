@@ -5,7 +5,7 @@ import { SluiceError } from './errors.ts'
 /** What a noun is, for words. */
 export type NounKind = 'queue' | 'topic'
 
-/** `QUEUE_FULL` or `DISK_FULL`, with `retryAfterMs` in the details. */
+/** `QUEUE_FULL`, `WAIT_TOO_LONG` or `DISK_FULL`, with `retryAfterMs` in the details. */
 export function fullError(kind: NounKind, name: string, full: FullOutcome): SluiceError {
   const { reason, depth, limit, retryAfterMs, group, queue } = full
   if (queue !== undefined && queue !== name) return callbacksFullError(name, queue, full)
@@ -15,6 +15,13 @@ export function fullError(kind: NounKind, name: string, full: FullOutcome): Slui
       'DISK_FULL',
       `The disk is full; nothing was stored in ${kind} '${name}'. Try again in ${retryAfterMs} ms.`,
       details,
+    )
+  }
+  if (reason === 'wait') {
+    return new SluiceError(
+      'WAIT_TOO_LONG',
+      `A job of ${kind} '${name}' waits ${depth} ms now, by what was measured, and this one has ${limit} ms; nothing was stored. Try again in ${retryAfterMs} ms.`,
+      { [kind]: name, waitMs: depth, limitMs: limit, retryAfterMs },
     )
   }
   const what = reason === 'bytes' ? 'bytes' : 'messages'

@@ -99,7 +99,7 @@ export class Publisher<T> {
 
   /**
    * Stores one message, whose parts have been checked. `priority` is an index into PRIORITIES, `deadlineAtMs` 0 for
-   * none, `dueAtMs` 0 for now. Rejects with `QUEUE_FULL`, `DISK_FULL`, `IDEMPOTENCY_MISMATCH`, `OVERLOADED` or what the
+   * none, `dueAtMs` 0 for now, `inTime` to be refused where it would wait too long. Rejects with `QUEUE_FULL`, `WAIT_TOO_LONG`, `DISK_FULL`, `IDEMPOTENCY_MISMATCH`, `OVERLOADED` or what the
    * engine throws.
    */
   push(
@@ -111,6 +111,7 @@ export class Publisher<T> {
     idempotencyKey: string | undefined,
     dueAtMs: number,
     callbackUrl?: string | undefined,
+    inTime = false,
   ): Promise<T> {
     if (this.#pending >= MAX_PENDING || this.#sealedBytes >= MAX_PENDING_BYTES)
       return Promise.reject(this.#overloadedError())
@@ -123,10 +124,14 @@ export class Publisher<T> {
     fields.priority = priority
     fields.deadlineMs = deadlineAtMs
     builder.add(fields)
-    if (idempotencyKey !== undefined || dueAtMs !== 0 || callbackUrl !== undefined) {
+    if (idempotencyKey !== undefined || dueAtMs !== 0 || callbackUrl !== undefined || inTime) {
       chunk.wishes ??= []
       const wish = { index: builder.count - 1, idempotencyKey, dueAtMs: dueAtMs === 0 ? undefined : dueAtMs }
-      chunk.wishes.push(callbackUrl === undefined ? wish : { ...wish, callbackUrl })
+      chunk.wishes.push({
+        ...wish,
+        ...(callbackUrl === undefined ? {} : { callbackUrl }),
+        ...(inTime ? { inTime } : {}),
+      })
     }
     const promise = new Promise<T>(this.#takeResolve)
     chunk.resolves.push(this.#taken)

@@ -1,7 +1,8 @@
 /** The queue: work that is done now (`call`) or later (`add`), each job by one worker. */
+import { createDeadline } from './deadline.ts'
 import { Declared, type DeclaredAs } from './declared.ts'
 import type { QueueSettings } from './engine/options.ts'
-import type { SluiceError } from './errors.ts'
+import { SluiceError } from './errors.ts'
 import { asRefusal, Feed, type FeedOptions, type MessageOptions, registerFeed } from './feed.ts'
 import {
   checkId,
@@ -13,7 +14,17 @@ import {
   type RedriveOptions,
 } from './group-control.ts'
 import type { HandlerContext } from './handler-context.ts'
-import { AddedJob, cancelJob, findEnd, findJob, isTerminal, Job, takeResult, waitForEnd } from './job.ts'
+import {
+  AddedJob,
+  cancelJob,
+  findEnd,
+  findJob,
+  isTerminal,
+  Job,
+  takeResult,
+  unansweredError,
+  waitForEnd,
+} from './job.ts'
 import { JobMessage } from './message.ts'
 import { BatchView, type Priority } from './message-batch.ts'
 import type { NounContext } from './noun-context.ts'
@@ -37,6 +48,8 @@ import type { WorkOptions } from './worker-options.ts'
 
 const NOT_SETTINGS = ['schema', 'pace', 'fullWaitMs']
 const DEFAULT_CALL_TIMEOUT_MS = 30_000
+/** What an engine may take to say how things stand at the end of a call. */
+const CALL_GRACE_MS = 1_000
 
 /** Settings of the queue, shared by all who use it, and how this process feeds it. */
 export interface QueueOptions extends Given<QueueSettings>, FeedOptions {}
@@ -192,18 +205,33 @@ export class Queue<P = unknown, R = unknown, In = P> {
 
   /**
    * Adds a job and waits for its result: served in arrival order within its lane (P11). Rejects like `add` and like
-   * `job.result()`. `JOB_EXPIRED`: it was not started within `timeoutMs`, and never will be. `DEADLINE`: it was, and is
-   * not done; its id is in the details, and its outcome can be fetched with it.
+   * `job.result()`. `WAIT_TOO_LONG`: by what was measured it would not be started within `timeoutMs`; nothing was stored.
+   * `JOB_EXPIRED`: it was not started in time, and never will be. `DEADLINE`: it was, and is not done; its id is in the
+   * details, and its outcome can be fetched with it. It ends at `timeoutMs`, or a second later where an engine on another
+   * machine does not answer.
    */
   async call(payload: In, options: CallOptions = {}): Promise<R> {
     checkOptions(options, CALL_RULES, 'queue.call()')
     const { timeoutMs = DEFAULT_CALL_TIMEOUT_MS, signal, ...rest } = options
     signal?.throwIfAborted()
-    const untilMs = this.#context.host.now() + timeoutMs
-    const { id } = await this.#feed.add(payload, { ...rest, deadlineMs: timeoutMs, fullWaitMs: 0 })
-    const view = await waitForEnd(this.#context, id, untilMs, signal)
-    // Asking once more settles as expired what was not started in time.
-    return takeResult<R>(isTerminal(view) ? view : await findEnd(this.#context, id), timeoutMs)
+    const { host, holder } = this.#context
+    const untilMs = host.now() + timeoutMs
+    const ended = createDeadline(host, timeoutMs + CALL_GRACE_MS, signal)
+    try {
+      // On another machine an answer may be lost with the connection, and even with the server: with a key it is safe to
+      // ask again, and nobody else has this one.
+      const key = holder === 'token' ? { idempotencyKey: crypto.randomUUID() } : {}
+      const options = { ...key, ...rest, deadlineMs: timeoutMs, fullWaitMs: 0 }
+      const added = await ended.orLater(this.#feed.addInTime(payload, options), () => unknownCall(this.name, timeoutMs))
+      const { id } = added
+      const waiting = waitForEnd(this.#context, id, untilMs, signal).then((view) =>
+        // Asking once more settles as expired what was not started in time.
+        isTerminal(view) ? view : findEnd(this.#context, id),
+      )
+      return takeResult<R>(await ended.orLater(waiting, () => unansweredError(id, timeoutMs)), timeoutMs)
+    } finally {
+      ended.clear()
+    }
   }
 
   /**
@@ -314,4 +342,13 @@ export class Queue<P = unknown, R = unknown, In = P> {
     void settledWatches.watch(this.#context, job.id, onSettled)
     return job
   }
+}
+
+/** P2: a call that nobody answered in time. */
+function unknownCall(queue: string, timeoutMs: number): SluiceError {
+  return new SluiceError(
+    'UNKNOWN',
+    `The engine of queue '${queue}' did not answer within ${timeoutMs} ms, so whether the job was stored is not known. If it was, it is not started any more.`,
+    { queue, timeoutMs },
+  )
 }

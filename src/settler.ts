@@ -10,7 +10,7 @@
  * Any other failure is the worker's, which stops.
  */
 import type { Engine, Settlement, SettleOutcome, SettleRequest } from './engine/contract.ts'
-import { SluiceError } from './errors.ts'
+import { isTransient } from './errors.ts'
 import type { HeldLease } from './held-lease.ts'
 import type { Host } from './host/host.ts'
 import { buildOutputs, type Output } from './outputs.ts'
@@ -136,11 +136,6 @@ export class Settler {
       this.flush()
     })
   }
-}
-
-/** Whether a call of the engine may succeed when it is made again. */
-export function isTransient(error: unknown): boolean {
-  return error instanceof SluiceError && error.retryable && error.code !== 'CLOSED'
 }
 
 function makeRequest({ lease, offsets, outcome, outputs }: Ending): SettleRequest {

@@ -20,13 +20,12 @@
  *  4. What was handed out and not settled is bounded: nothing is leased while settles cannot be told.
  */
 import type { LeaseOutcome } from './engine/contract.ts'
-import { SluiceError } from './errors.ts'
+import { isTransient, SluiceError } from './errors.ts'
 import { HeldLease } from './held-lease.ts'
 import type { NounContext } from './noun-context.ts'
 import { checkOptions, invalidOption } from './options-check.ts'
 import { offsetError } from './outcomes.ts'
 import { backoffMs } from './policy/retry.ts'
-import { isTransient } from './settler.ts'
 import { type Handle, TaskRunner } from './task-runner.ts'
 import {
   type AnyHandler,

@@ -98,7 +98,7 @@ export type SentOutcome =
   /** `offset` or `job`: the place of the first time. */
   | { readonly status: 'duplicate'; readonly offset?: number | undefined; readonly job?: string | undefined }
   | { readonly status: 'mismatch' | 'not-found' }
-  | { readonly status: 'full'; readonly reason: 'messages' | 'bytes' | 'disk'; readonly retryAfterMs: number }
+  | { readonly status: 'full'; readonly reason: 'messages' | 'bytes' | 'disk' | 'wait'; readonly retryAfterMs: number }
 
 export interface SeenMessage {
   readonly offset: number

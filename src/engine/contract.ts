@@ -83,6 +83,8 @@ export interface AppendWish {
   readonly scope?: string | undefined
   /** Queues only. The job takes its place when this is due. */
   readonly dueAtMs?: number | undefined
+  /** P11, queues only: refuse it, as `full`, where the measured wait is past its deadline. Who waits for it hears at once. */
+  readonly inTime?: boolean | undefined
   /** Queues only. Who is told when the job has ended; checked by whoever took it in, and again before it is called. */
   readonly callbackUrl?: string | undefined
 }
@@ -120,8 +122,8 @@ export type StoredPlace =
 export interface FullOutcome {
   readonly status: 'full'
   /** What is full: the limit in messages or bytes, the disk, or the number of queues. */
-  readonly reason: 'messages' | 'bytes' | 'disk'
-  /** Depth in messages or bytes, and the limit it met; 0 for the disk. */
+  readonly reason: 'messages' | 'bytes' | 'disk' | 'wait'
+  /** Depth in messages or bytes, and the limit it met; 0 for the disk; of `wait` the measured wait and what is left, in ms. */
   readonly depth: number
   readonly limit: number
   readonly retryAfterMs: number

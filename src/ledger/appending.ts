@@ -19,6 +19,7 @@ import type {
 import { type BatchRun, BatchView, gatherBatch } from '../message-batch.ts'
 import type { Core } from './core.ts'
 import { schedule, scheduledPlace } from './delaying.ts'
+import { measureWait } from './measured-wait.ts'
 import { offsetPlace, promise, promiseFits, refusePromise } from './promises.ts'
 import { hex, unhex } from './state.ts'
 import { type FormerWindow, type Leaving, PROMISE_BYTES, sizeOfAll, type Topic, type TopicRow } from './topic.ts'
@@ -90,12 +91,15 @@ function appendSome(
     const wish = wishes[nextWish]?.index === i ? wishes[nextWish++] : undefined
     const size = view.size(i)
     const known = wish?.idempotencyKey === undefined ? null : recall(core, topic, view, i, wish)
+    const late = wish?.inTime === true && known === null ? refuseLate(core, topic, view, i, offset - topic.head) : null
     if (known !== null) {
       outcomes.push(known)
     } else if (core.refuseAppends || !topic.fits(offset - topic.head + 1, bytes + size, isReserve)) {
       outcomes.push(
         topic.refuse(core, { messages: 1, bytes: size }, { messages: offset - topic.head, bytes }, isReserve),
       )
+    } else if (late !== null) {
+      outcomes.push(late)
     } else if (wish?.callbackUrl !== undefined && !promiseFits(core, isReserve)) {
       outcomes.push(refusePromise(core, isReserve))
     } else if (wish?.dueAtMs !== undefined && wish.dueAtMs > core.nowMs) {
@@ -117,6 +121,18 @@ function appendSome(
   }
   if (runs.length > 0) topic.store(core, gatherBatch(runs))
   return outcomes
+}
+
+/**
+ * P11: the refusal of a job whose measured wait is past its deadline, or null. `ahead`: messages of this batch that go
+ * before it.
+ */
+function refuseLate(core: Core, topic: Topic, view: BatchView, index: number, ahead: number): FullOutcome | null {
+  const deadlineMs = view.deadlineMs(index)
+  if (deadlineMs === 0 || topic.row.kind !== 'queue') return null
+  const waitMs = measureWait(core, topic.jobs, view.lane(index), view.priority(index), ahead)
+  const leftMs = deadlineMs - core.nowMs
+  return waitMs === null || waitMs <= Math.max(leftMs, 0) ? null : topic.refuseLate(core, waitMs, leftMs)
 }
 
 // ---- idempotency

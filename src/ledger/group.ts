@@ -101,6 +101,8 @@ export class Group {
   /** Offsets with a watcher that changed in this step. */
   readonly changed = new Set<number>()
   drain = new DrainRate()
+  /** Since when something has been waiting, and how much had been drained by then. */
+  backlog = { sinceMs: 0, drained: 0 }
   rate: Rate | null = null
   /** When the group is served again for the sake of its rate. */
   rateTimerMs = 0
@@ -121,6 +123,16 @@ export class Group {
 
   get depthBytes(): number {
     return this.topic.headBytes - this.row.baseBytes - this.settledBytes
+  }
+
+  /** Messages that could be handed out to one more worker, as near as can be told without a walk. */
+  get waiting(): number {
+    return this.depth - this.leasedCount - this.troubles.size
+  }
+
+  /** Something is about to be stored: where nothing waits, a new line begins. */
+  noteArrival(nowMs: number): void {
+    if (this.waiting <= 0) this.backlog = { sinceMs: nowMs, drained: this.drain.total }
   }
 
   get maxAttempts(): number {

@@ -104,7 +104,7 @@ function pick(core: Core, group: Group, max: number): Picks | null {
   const walked = { count: 0 }
   let isHere = true
   while (isHere && picks.offsets.length < max && picks.bytes < MAX_LEASE_BYTES) {
-    if (group.cursor <= topic.lastSpecial && !group.isWalkIdle) lookAhead(group, walked)
+    if (group.cursor <= topic.lastSpecial && !group.isWalkIdle) lookAhead(core, group, walked)
     if (high.length > 0) isHere = takeReady(core, group, high, picks)
     else if (normal.length > 0) isHere = takeReady(core, group, normal, picks)
     else if (group.cursor < topic.head && !group.isWalkIdle && knownCount(group) < MAX_KNOWN) {
@@ -131,7 +131,7 @@ function walk(core: Core, group: Group, picks: Picks, walked: { count: number })
   if (group.heldAtLoad.size > 0 && group.heldAtLoad.delete(offset)) return true
   const index = offset - batch.baseOffset
   const lane = group.laneOf(batch.view.lane(index))
-  if (!group.lanes.enter(lane, offset)) return true
+  if (!group.lanes.enter(lane, offset, core.nowMs)) return true
   const priority = batch.view.priority(index)
   if (priority === PRIORITY_NORMAL) pickOne(core, group, batch, offset, lane, picks)
   else (group.ready[priority] as OffsetQueue).push(offset)
@@ -139,7 +139,7 @@ function walk(core: Core, group: Group, picks: Picks, walked: { count: number })
 }
 
 /** Walks without handing out, so that priorities among what waits are known. */
-function lookAhead(group: Group, walked: { count: number }): void {
+function lookAhead(core: Core, group: Group, walked: { count: number }): void {
   const { topic } = group
   const waiting = group.ready as readonly OffsetQueue[]
   while (
@@ -158,7 +158,7 @@ function lookAhead(group: Group, walked: { count: number }): void {
     group.cursor++
     if (group.troubles.has(offset) || group.heldAtLoad.delete(offset)) continue
     const index = offset - batch.baseOffset
-    if (group.lanes.enter(group.laneOf(batch.view.lane(index)), offset)) {
+    if (group.lanes.enter(group.laneOf(batch.view.lane(index)), offset, core.nowMs)) {
       ;(waiting[batch.view.priority(index)] as OffsetQueue).push(offset)
     }
   }

@@ -474,6 +474,7 @@ export class Ledger implements Registry {
       const old = before.groups.get(name)
       if (old === undefined) continue
       group.drain = old.drain
+      group.backlog = old.backlog
       group.rate = old.rate
       for (const [fence, lease] of group.leases)
         lease.keepProgress(old.leases.get(fence) ?? this.#core.ended.get(`${group.row.id}/${fence}`))

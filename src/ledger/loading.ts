@@ -99,7 +99,7 @@ function loadHeld(core: Core, group: Group, mode: LoadMode): void {
     const trouble = decodeJson<Trouble>(value)
     group.troubles.set(trouble.offset, trouble)
     if (trouble.blocked) group.blockedCount++
-    group.lanes.enter(trouble.lane, trouble.offset)
+    group.lanes.enter(trouble.lane, trouble.offset, core.nowMs)
   }
   const leased = new Set<number>()
   for (const [, value] of core.state.under(`l/${id}/`, EVERYTHING)) {
@@ -112,7 +112,7 @@ function loadHeld(core: Core, group: Group, mode: LoadMode): void {
       const offset = lease.offsets[index] as number
       leased.add(offset)
       group.heldAtLoad.add(offset)
-      if (!group.troubles.has(offset)) group.lanes.enter(lease.lanes[index] as number, offset)
+      if (!group.troubles.has(offset)) group.lanes.enter(lease.lanes[index] as number, offset, core.nowMs)
     }
     if (lease.openCount === 0) continue
     addLease(core, group, lease)

@@ -183,6 +183,20 @@ export class Topic {
     }
   }
 
+  /** P11: the refusal of a job that would have to wait for longer than it may. */
+  refuseLate(core: Core, waitMs: number, leftMs: number): FullOutcome {
+    this.refused++
+    const overMs = Math.max(0, waitMs - leftMs)
+    return {
+      status: 'full',
+      reason: 'wait',
+      depth: Math.ceil(waitMs),
+      limit: Math.max(0, Math.floor(leftMs)),
+      // The line moves on by a message for each that is drained: at 1,000 a second, so much in as many milliseconds.
+      retryAfterMs: retryAfterMs(overMs, 1_000, core.random()),
+    }
+  }
+
   /** The group that has most to settle. */
   get #slowestGroup(): Group | undefined {
     let slowest: Group | undefined
@@ -194,6 +208,7 @@ export class Topic {
   store(core: Core, bytes: Uint8Array): number {
     const view = new BatchView(bytes)
     const baseOffset = this.head
+    if (this.row.kind === 'queue') this.jobs.noteArrival(core.nowMs)
     this.lastTimestampMs = Math.max(this.lastTimestampMs, core.nowMs)
     const batch: StoredBatch = {
       topic: this.row.id,

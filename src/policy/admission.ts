@@ -39,11 +39,14 @@ export function retryAfterMs(excess: number, perSecond: number, random: number):
  * follows a change within seconds and forgets a burst.
  */
 export class DrainRate {
+  /** Since it was made. */
+  total = 0
   readonly #slots = new Float64Array(SLOTS)
   #slot = 0
   #firstSlot = -1
 
   add(nowMs: number, count: number): void {
+    this.total += count
     this.#moveTo(nowMs)
     this.#slots[this.#slot % SLOTS] = (this.#slots[this.#slot % SLOTS] ?? 0) + count
   }
@@ -55,6 +58,16 @@ export class DrainRate {
     for (const count of this.#slots) sum += count
     const firstMs = Math.max(this.#firstSlot, this.#slot - SLOTS + 1) * SLOT_MS
     return (sum / Math.max(nowMs - firstMs, SLOT_MS)) * 1_000
+  }
+
+  /** The count of the last seconds, but not of those before `sinceMs`, and over how many milliseconds it is. */
+  since(sinceMs: number, nowMs: number): { readonly count: number; readonly ms: number } {
+    if (this.#firstSlot < 0) return { count: 0, ms: Math.max(0, nowMs - sinceMs) }
+    this.#moveTo(nowMs)
+    const first = Math.max(Math.floor(sinceMs / SLOT_MS), this.#slot - SLOTS + 1)
+    let count = 0
+    for (let slot = first; slot <= this.#slot; slot++) count += this.#slots[slot % SLOTS] ?? 0
+    return { count, ms: Math.max(0, nowMs - Math.max(sinceMs, first * SLOT_MS)) }
   }
 
   #moveTo(nowMs: number): void {

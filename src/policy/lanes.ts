@@ -15,6 +15,17 @@ import { OffsetQueue } from './offset-queue.ts'
 interface Line {
   head: number
   readonly followers: OffsetQueue
+  /** Since when something has been waiting behind a head, and how many heads have left since. */
+  readonly sinceMs: number
+  left: number
+}
+
+/** What is known of a lane in which something waits. */
+export interface LaneState {
+  /** The head and those behind it that were met. */
+  readonly count: number
+  readonly sinceMs: number
+  readonly left: number
 }
 
 export class Lanes {
@@ -49,8 +60,15 @@ export class Lanes {
     return offset === (typeof line === 'object' ? line.head : line)
   }
 
+  /** A lane in which something waits behind the head, or null. */
+  stateOf(lane: number): LaneState | null {
+    const line = this.#lanes.get(lane)
+    if (typeof line !== 'object') return null
+    return { count: 1 + line.followers.length, sinceMs: line.sinceMs, left: line.left }
+  }
+
   /** Whether `offset` is the head of its lane now; else it waits behind the one that is. */
-  enter(lane: number, offset: number): boolean {
+  enter(lane: number, offset: number, nowMs: number): boolean {
     if (lane === 0) return true
     const line = this.#lanes.get(lane)
     if (line === undefined) {
@@ -62,7 +80,7 @@ export class Lanes {
     } else {
       const followers = new OffsetQueue()
       followers.push(offset)
-      this.#lanes.set(lane, { head: line, followers })
+      this.#lanes.set(lane, { head: line, followers, sinceMs: nowMs, left: 0 })
     }
     this.#followers++
     return false
@@ -75,7 +93,9 @@ export class Lanes {
     if (next < 0) {
       this.#lanes.delete(lane)
     } else {
-      ;(line as Line).head = next
+      const one = line as Line
+      one.head = next
+      one.left++
       this.#followers--
     }
     return next

@@ -13,7 +13,7 @@ describe('lanes', () => {
       const lane = 1 + Math.floor(random() * 20)
       const line = plain.get(lane) ?? []
       plain.set(lane, line)
-      assert.equal(lanes.enter(lane, offset), line.length === 0)
+      assert.equal(lanes.enter(lane, offset, 0), line.length === 0)
       line.push(offset)
       const other = 1 + Math.floor(random() * 20)
       const leaving = plain.get(other) ?? []
@@ -33,7 +33,7 @@ describe('lanes', () => {
 
   test('lane 0 is no lane', () => {
     const lanes = new Lanes()
-    assert.ok(lanes.enter(0, 1) && lanes.enter(0, 2))
+    assert.ok(lanes.enter(0, 1, 0) && lanes.enter(0, 2, 0))
     assert.equal(lanes.isBusy(0), false)
     assert.equal(lanes.isHead(0, 1), false)
     assert.equal(lanes.followers, 0)
@@ -42,8 +42,8 @@ describe('lanes', () => {
   test('an idle lane leaves nothing behind', () => {
     const lanes = new Lanes()
     for (let lane = 1; lane < 100; lane++) {
-      lanes.enter(lane, lane)
-      lanes.enter(lane, lane + 1_000)
+      lanes.enter(lane, lane, 0)
+      lanes.enter(lane, lane + 1_000, 0)
       assert.equal(lanes.leave(lane), lane + 1_000)
       assert.equal(lanes.leave(lane), -1)
       assert.equal(lanes.isBusy(lane), false)

@@ -350,9 +350,10 @@ export function toAppend(
 ): { topic: string; batch: Uint8Array; wishes?: AppendWish[] } {
   const builder = new BatchBuilder()
   const wishes: AppendWish[] = []
-  drafts.forEach(({ payload = '0', idempotencyKey, scope, dueAtMs, callbackUrl, ...fields }, index) => {
+  drafts.forEach(({ payload = '0', idempotencyKey, scope, dueAtMs, callbackUrl, inTime, ...fields }, index) => {
     builder.add({ ...fields, payload })
     if (callbackUrl !== undefined) wishes.push({ index, idempotencyKey, scope, dueAtMs, callbackUrl })
+    else if (inTime !== undefined) wishes.push({ index, idempotencyKey, scope, dueAtMs, inTime })
     else if (idempotencyKey !== undefined || dueAtMs !== undefined)
       wishes.push({ index, idempotencyKey, scope, dueAtMs })
   })

@@ -146,7 +146,8 @@ export class StoringChecks {
   #checkFull(topic: ModelTopic, full: FullOutcome, bytes: number): void {
     assert.ok(full.retryAfterMs >= 50 && full.retryAfterMs <= 66_000)
     assert.equal(full.reason === 'disk', this.#scene.isRefusing)
-    if (full.reason === 'disk') return
+    assert.notEqual(full.reason, 'wait', 'nothing here asks for it')
+    if (full.reason === 'disk' || full.reason === 'wait') return
     const depth = topic.depth()
     const { limit } = topic
     assert.equal(full.limit, limit[full.reason])

@@ -99,6 +99,7 @@ const wish = object({
   idempotencyKey: optional(text(1_024)),
   scope: optional(text(256)),
   dueAtMs: optional(number),
+  inTime: optional(flag),
   callbackUrl: optional(normalUrl),
 })
 

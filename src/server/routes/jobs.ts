@@ -52,6 +52,7 @@ const ADD: Operation = {
     'INVALID_PAYLOAD',
     'SCHEMA_MISMATCH',
     'QUEUE_FULL',
+    'WAIT_TOO_LONG',
     'DISK_FULL',
     'IDEMPOTENCY_MISMATCH',
     'QUEUE_NOT_FOUND',
@@ -97,21 +98,28 @@ async function addJob(context: Context, request: FastifyRequest, reply: FastifyR
   const incoming = isLines ? null : readRequest(request.headers, readPayload(request), 'queue', context.now())
   const entry = context.directory.peek('queue', queue) ?? (await context.directory.use('queue', queue))
   if (incoming === null) return appendLines(context, entry, request, reply, (appended) => acceptedJob(entry, appended))
+  const { prefer } = request.headers
+  const waitSeconds = prefer === undefined ? undefined : PREFER_WAIT.exec(String(prefer))?.[1]
+  // Who waits, and named a deadline, hears at once that it cannot be kept (P11).
+  const isCall = waitSeconds !== undefined && incoming.fields.deadlineMs !== undefined
+  const wished = isCall ? { ...incoming, wish: { ...incoming.wish, inTime: true } } : incoming
   const accepted = acceptedJob(
     entry,
     await context.appender.append(
       queue,
-      await validate(entry.noun.schema, incoming, context.settings.maxMessageBytes),
+      await validate(entry.noun.schema, wished, context.settings.maxMessageBytes),
       request.caller.id,
     ),
   )
   reply.header('location', `/v1/jobs/${accepted.id}`)
-  const waitSeconds = PREFER_WAIT.exec(String(request.headers.prefer ?? ''))?.[1]
   if (waitSeconds !== undefined) {
     // What waits holds no body.
     request.body = undefined
     request.visit.dropBody()
-    const settled = await waitForResult(context, request, reply, accepted.id, Number(waitSeconds))
+    const settled = await waitForResult(context, request, reply, accepted.id, {
+      seconds: Number(waitSeconds),
+      deadlineMs: incoming.fields.deadlineMs ?? Number.POSITIVE_INFINITY,
+    })
     if (settled !== null) return reply.type(JSON_TYPE).send(formatJob(settled))
   }
   // A job that was there already may have gone on since; what was just stored is where the outcome says.
@@ -124,20 +132,33 @@ async function addJob(context: Context, request: FastifyRequest, reply: FastifyR
     )
 }
 
+interface ResultWait {
+  readonly seconds: number
+  /** Of the job, ms since 1970. */
+  readonly deadlineMs: number
+}
+
 /** The job once it is settled, or null: too many wait, or it takes longer. It is stored in any case, so this never fails. */
 async function waitForResult(
-  { engine }: Context,
+  { engine, now }: Context,
   { visit }: FastifyRequest,
   reply: FastifyReply,
   id: string,
-  seconds: number,
+  { seconds, deadlineMs }: ResultWait,
 ): Promise<JobView | null> {
   const waitMs = Math.min(seconds * 1_000, MAX_WAIT_MS)
   const signal = visit.tryWait()
   if (signal === null) return null
   reply.header('preference-applied', `wait=${waitMs / 1_000}`)
   try {
-    const found = await engine.watch({ id, version: 0, untilTerminal: true, waitMs }, signal)
+    const untilMs = now() + waitMs
+    const watch = (ms: number) => engine.watch({ id, version: 0, untilTerminal: true, waitMs: Math.max(0, ms) }, signal)
+    let found = await watch(Math.min(untilMs, deadlineMs) - now())
+    if (deadlineMs < untilMs && found.status === 'found' && !isTerminal(found.job) && !signal.aborted) {
+      // What was not started by its deadline is expired as soon as somebody asks; what was goes on.
+      const [asked] = await engine.find([id])
+      found = asked?.status === 'found' && isTerminal(asked.job) ? asked : await watch(untilMs - now())
+    }
     return found.status === 'found' && isTerminal(found.job) ? found.job : null
   } catch {
     return null
