@@ -35,7 +35,7 @@ import { takeBackup } from './backup.ts'
 import { unknownOutcome } from './broker.ts'
 import { type Link, openMemoryLink, openThreadLink } from './link.ts'
 import type { SharedOptions } from './messages.ts'
-import { openRouterLink } from './shared/link.ts'
+import { openRouterLink, type RouterLinkOptions } from './shared/link.ts'
 
 const MAX_MESSAGES_UNDER_WAY = 2
 
@@ -83,9 +83,12 @@ export async function openSharedEngine(options: SharedOptions): Promise<Engine> 
 }
 
 /** The same in this thread, over a journal that is open: for tests, simulations, and journals of one's own. */
-export async function openJournalEngine(journal: Journal, host: Host = realHost): Promise<Engine> {
+export async function openJournalEngine(
+  journal: Journal,
+  { host = realHost, ...options }: RouterLinkOptions & { readonly host?: Host } = {},
+): Promise<Engine> {
   const engine = new LocalEngine()
-  engine.connect(await openRouterLink(journal, host, engine.onAnswers))
+  engine.connect(await openRouterLink(journal, host, engine.onAnswers, options))
   return engine
 }
 

@@ -5,8 +5,9 @@
  *                                       append of which every message has an idempotency key (P8), a settle (its fence, P5)
  *   a second time may be another        any other append, redrive, discard, forget: UNKNOWN (P2)
  *
- * A lease is neither: what was granted and not heard of ends with its time, so it may be asked for again where that is
- * known to be so. A settle that was sent twice and then is said to be lost may be what the first one did: UNKNOWN, too.
+ *   a lease                             UNKNOWN: what was granted and not heard of ends with its time, and counts as an attempt
+ *
+ * A settle that was sent twice and then is said to be lost may be what the first one did: UNKNOWN, too.
  */
 import { BatchView } from '../message-batch.ts'
 import type { AppendRequest, Command } from './contract.ts'

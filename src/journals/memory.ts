@@ -2,8 +2,8 @@
  * The memory journal: the specification of a journal in one sitting, and the broker of simulations and tests.
  *
  * What would be a broker is a `MemoryBroker`; each `openMemoryJournal` on it is a process that is connected to it. Faults are
- * asked for on the broker (it is full, it is slow to answer, the next append breaks off) and on a journal (its connection
- * breaks: the grant ends as far as the broker is concerned, and the process hears of it only later, if at all).
+ * asked for on the broker (it is full, letters are lost, the next append breaks off) and on a journal (its grant ends as far
+ * as the broker is concerned, and the process hears of it at once or only when it appends).
  */
 import { SluiceError } from '../errors.ts'
 import type { Durability } from '../logs/contract.ts'
@@ -191,9 +191,8 @@ class MemoryJournal implements Journal {
     if (this.#box !== null) this.#broker.boxes.delete(this.#box)
   }
 
-  /** The process is gone for the broker, which gives the journal to another. `reason` null: it does not hear of it. */
+  /** The broker gives the journal to another. `reason` null: this process does not hear of it until it appends. */
   breakOff(reason: SluiceError | null): void {
-    if (this.#box !== null && reason === null) this.#broker.boxes.delete(this.#box)
     this.#release(reason)
   }
 

@@ -180,6 +180,11 @@ class ReplicatedLog implements Log {
     }
   }
 
+  /** Another owner was heard of, with a later epoch. */
+  yieldTo(epoch: number): void {
+    if (epoch > this.#grant.epoch) this.#end(new SluiceError('UNREACHABLE', 'Another process has taken over.'))
+  }
+
   /** Ends this log. The grant and the journal are whose they were. */
   close(): void {
     this.#end(new SluiceError('CLOSED'))

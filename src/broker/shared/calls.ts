@@ -62,12 +62,17 @@ export class Calls {
     })
   }
 
-  /** These never reached the owner, which said so. */
-  holdAgain(ids: ReadonlySet<number>): void {
+  /** The owner has said that nothing came of these, and nothing will. */
+  holdAgain(ids: Iterable<number>): void {
     for (const id of ids) {
       const call = this.#calls.get(id)
       if (call !== undefined) call.isSent = false
     }
+  }
+
+  /** The owner answered everything that it took in, but for waits, of which nothing came. */
+  holdAllAgain(): void {
+    this.holdAgain(this.#calls.keys())
   }
 
   /** The owner is gone, with what it was sent. Answers what cannot be sent again. */
@@ -144,8 +149,8 @@ function isChanging({ kind, body }: LedgerRequest): boolean {
 function isRepeatable({ kind, body }: LedgerRequest): boolean {
   if (kind === 'append') return (body as readonly AppendRequest[]).every(isKeyed)
   if (kind === 'command') return isRepeatableCommand(body as Command)
-  // What a lease was granted by the owner that is gone ends with its time: holds are by token here.
-  return true
+  // What was granted and not heard of ends with its time. Whoever asked is told that it may be so (P3).
+  return kind !== 'lease'
 }
 
 /** The answer to something that was sent twice: "lost" may be what the first time did. */

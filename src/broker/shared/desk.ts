@@ -122,13 +122,19 @@ export class Desk {
   tick(): void {
     const nowMs = this.#host.now()
     for (const session of this.#sessions.values()) {
-      if (nowMs - session.heardAtMs < SILENT_MS) continue
-      this.#sessions.delete(session.name)
-      session.conversation.close()
-      if (this.#forgotten.size >= MAX_FORGOTTEN) this.#forgotten.delete(this.#forgotten.values().next().value as string)
-      this.#forgotten.add(session.name)
-      this.#submitRaw([...session.asked.values()].map((body) => ({ id: this.#nextId++, kind: 'abort', body })))
+      if (nowMs - session.heardAtMs >= SILENT_MS) this.dismiss(session.name)
     }
+  }
+
+  /** The member is gone, or says so: its waits end. */
+  dismiss(name: string): void {
+    const session = this.#sessions.get(name)
+    if (session === undefined) return
+    this.#sessions.delete(name)
+    session.conversation.close()
+    if (this.#forgotten.size >= MAX_FORGOTTEN) this.#forgotten.delete(this.#forgotten.values().next().value as string)
+    this.#forgotten.add(name)
+    this.#submitRaw([...session.asked.values()].map((body) => ({ id: this.#nextId++, kind: 'abort', body })))
   }
 
   stop(): void {

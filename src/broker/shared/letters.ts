@@ -2,6 +2,7 @@
  * What processes that share a broker write to each other. Letters are in the form of engine/wire.ts.
  *
  *     member -> owner    hello   I am here; who are you?        turn   requests
+ *     member -> owner    bye     I stop
  *     owner  -> member   owner   I am, in this epoch            turn   answers
  *     owner  -> member   forgotten   you were silent for too long
  *     owner  -> all      owner   I am, from now on              leaving   I give it up
@@ -24,12 +25,16 @@ export type Letter =
       readonly engineId: string
       readonly abilities: EngineAbilities
     }
-  /** `heard`: how many turns of each session took effect; later ones never will. */
+  /**
+   * `heard`: how many turns of each session took effect; later ones never will. `isAnswered`: every member has all answers
+   * to those; of what it still waits for nothing has come.
+   */
   | {
       readonly kind: 'leaving'
       readonly version: number
       readonly epoch: number
       readonly heard: Readonly<Record<string, number>>
+      readonly isAnswered: boolean
     }
   /** The member was silent for so long that it was taken for dead. */
   | { readonly kind: 'forgotten'; readonly version: number; readonly epoch: number; readonly session: string }
@@ -42,6 +47,8 @@ export type Letter =
       readonly session: string
       readonly turn: Turn<readonly LedgerRequest[]>
     }
+  /** The member stops, and waits for nothing any more. */
+  | { readonly kind: 'bye'; readonly version: number; readonly epoch: number; readonly session: string }
   | {
       readonly kind: 'tells'
       readonly version: number

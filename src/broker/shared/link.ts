@@ -59,6 +59,8 @@ export async function openRouterLink(
       if (needed) alive = setInterval(() => {}, KEEP_ALIVE_MS)
     },
     async close() {
+      clearInterval(alive)
+      alive = setInterval(() => {}, KEEP_ALIVE_MS)
       await router.close()
       clearInterval(alive)
     },

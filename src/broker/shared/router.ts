@@ -165,12 +165,20 @@ export class Router {
     }
     const { code, message, details } = this.#failure ?? new SluiceError('CLOSED')
     this.#emit(this.#calls.fail(code, message, details))
-    this.#following?.conversation.close()
+    await this.#sayBye()
     ruling?.desk.close()
     ruling?.log.close()
     await this.#mailbox?.close()
     await this.#options.journal.close()
     this.#become('closed')
+  }
+
+  async #sayBye(): Promise<void> {
+    const following = this.#following
+    if (following === null) return
+    following.conversation.close()
+    const { owner, session } = following
+    await this.#write(owner.address, { kind: 'bye', version: LETTER_VERSION, epoch: owner.epoch, session })
   }
 
   async #lastWords({ desk, log }: Ruling): Promise<void> {
@@ -179,7 +187,13 @@ export class Router {
     while (!desk.isConfirmed && host.now() < untilMs)
       await new Promise<void>((resolve) => void host.setTimer(20, () => resolve()))
     await this.#mailbox?.serveOwner(false)
-    await this.#write('all', { kind: 'leaving', version: LETTER_VERSION, epoch: log.epoch, heard: desk.heard })
+    await this.#write('all', {
+      kind: 'leaving',
+      version: LETTER_VERSION,
+      epoch: log.epoch,
+      heard: desk.heard,
+      isAnswered: desk.isConfirmed,
+    })
   }
 
   #become(mode: Mode): void {
@@ -278,6 +292,8 @@ export class Router {
   // ---- following
 
   #follow(owner: OwnerLetter): void {
+    // Whoever was cut off for a while may not know yet that it owns nothing any more.
+    this.#ruling?.log.yieldTo(owner.epoch)
     if (owner.epoch < this.#highestEpoch || this.#isEnding || this.#mode === 'owner' || this.#mode === 'taking') return
     if (this.#following?.owner.epoch === owner.epoch) return
     this.#stopFollowing('the owner of the data has changed')
@@ -329,11 +345,12 @@ export class Router {
   }
 
   /** The owner goes in good order: what it has not heard, nobody has. */
-  #heedLeaving(epoch: number, heard: Readonly<Record<string, number>>): void {
+  #heedLeaving({ epoch, heard, isAnswered }: Extract<Letter, { kind: 'leaving' }>): void {
     const following = this.#following
     if (following === null || following.owner.epoch !== epoch) return
+    if (isAnswered) this.#calls.holdAllAgain()
     const unheard = following.conversation.saidAfter(heard[following.session] ?? 0)
-    this.#calls.holdAgain(new Set(unheard.flat().map(({ id }) => id)))
+    this.#calls.holdAgain(unheard.flat().map(({ id }) => id))
     this.#highestEpoch = Math.max(this.#highestEpoch, epoch + 1)
     this.#stopFollowing('the owner of the data has stopped')
   }
@@ -353,7 +370,7 @@ export class Router {
       case 'owner':
         return this.#follow(letter)
       case 'leaving':
-        return this.#heedLeaving(letter.epoch, letter.heard)
+        return this.#heedLeaving(letter)
       case 'forgotten':
         if (this.#following?.session !== letter.session) return
         this.#stopFollowing('the owner took this process for dead')
@@ -361,6 +378,9 @@ export class Router {
       case 'asks':
         if (ruling === null || letter.epoch !== ruling.log.epoch) return
         return ruling.desk.hear(letter)
+      case 'bye':
+        if (letter.epoch === ruling?.log.epoch) ruling.desk.dismiss(letter.session)
+        return
       case 'tells':
         if (this.#following?.session === letter.session) this.#following.conversation.hear(letter.turn)
     }
