@@ -134,10 +134,12 @@ export class Worker {
 
   /**
    * P12: takes nothing new, lets handlers finish, gives back what does not within `drainMs`. Nothing is lost. Called
-   * again, it waits for the same end.
+   * again, it waits for the same end, which another `drainMs` may bring nearer: it counts from that call.
    */
   close(options: CloseOptions = {}): Promise<void> {
     checkOptions(options, CLOSE_RULES, 'worker.close()')
+    if (this.#closing !== null && options.drainMs !== undefined)
+      this.#context.host.setTimer(options.drainMs, () => this.#onDrained?.())
     this.#closing ??= this.#close(options.drainMs ?? DEFAULT_DRAIN_MS)
     return this.#closing
   }

@@ -1,97 +1,73 @@
-/** `sluice queues` and `sluice topics`: the figures of a server, as a table. */
-import { clientOf, URL_OPTION } from './client.ts'
-import type { Command } from './command.ts'
+/** `sluice queues` and `sluice topics`: their figures, as a table. */
+import type { Sluice, TopicStats } from '../index.ts'
+import type { Command, Input } from './command.ts'
+import { PLACE_OPTIONS, withPlace } from './opening.ts'
+import { print } from './plain.ts'
 import { formatTable } from './table.ts'
-
-interface Listed {
-  readonly name: string
-  readonly depth: { readonly messages: number }
-  readonly limit: { readonly messages: number }
-  readonly earliest: number
-  readonly head: number
-  readonly refused: number
-}
-
-interface QueueFigures extends Listed {
-  readonly leased: number
-  readonly retrying: number
-  readonly scheduled: number
-  readonly dead: number
-  readonly drainPerSecond: number
-  readonly paused: boolean
-}
-
-interface TopicFigures extends Listed {
-  readonly groups: readonly { readonly name: string; readonly depth: number }[]
-}
-
-const PAGE = 1_000
 
 export const queues: Command = {
   name: 'queues',
-  usage: '[--url URL]',
-  about: 'Lists the queues of a server: how deep they are, what workers hold, how fast they drain.',
-  examples: ['sluice queues', "sluice queues --json | jq '.[] | select(.dead > 0)'"],
-  options: { url: URL_OPTION },
-  run: (input) =>
-    list<QueueFigures>(clientOf(input), 'queues', input.isJson, (found) =>
-      formatTable(
-        ['QUEUE', 'DEPTH', 'LIMIT', 'ACTIVE', 'RETRYING', 'SCHEDULED', 'DEAD', 'REFUSED', 'OUT/S', 'STATE'],
-        found.map((queue) => [
-          queue.name,
-          queue.depth.messages,
-          queue.limit.messages,
-          queue.leased,
-          queue.retrying,
-          queue.scheduled,
-          queue.dead,
-          queue.refused,
-          Math.round(queue.drainPerSecond * 10) / 10,
-          queue.paused ? 'paused' : 'running',
-        ]),
-      ),
-    ),
+  usage: '',
+  about: 'Lists the queues: how deep they are, what workers hold, how fast they drain.',
+  examples: ['sluice queues', 'sluice queues --data ./data', "sluice queues --json | jq '.[] | select(.dead > 0)'"],
+  options: PLACE_OPTIONS,
+  run: (input) => withPlace(input, (sluice) => listQueues(sluice, input)),
 }
 
 export const topics: Command = {
   name: 'topics',
-  usage: '[--url URL]',
-  about: 'Lists the topics of a server, and how far each group is behind.',
+  usage: '',
+  about: 'Lists the topics, and how far each group is behind.',
   examples: ['sluice topics', 'sluice topics --json'],
-  options: { url: URL_OPTION },
-  run: (input) =>
-    list<TopicFigures>(clientOf(input), 'topics', input.isJson, (found) =>
-      formatTable(
-        ['TOPIC', 'EARLIEST', 'HEAD', 'DEPTH', 'LIMIT', 'REFUSED', 'GROUPS BEHIND'],
-        found.map(({ name, earliest, head, depth, limit, refused, groups }) => [
-          name,
-          earliest,
-          head,
-          depth.messages,
-          limit.messages,
-          refused,
-          groups.map((group) => `${group.name}: ${group.depth.toLocaleString('en-US')}`).join(', ') || 'no group',
-        ]),
-      ),
-    ),
+  options: PLACE_OPTIONS,
+  run: (input) => withPlace(input, (sluice) => listTopics(sluice, input)),
 }
 
-async function list<T>(
-  client: ReturnType<typeof clientOf>,
-  what: 'queues' | 'topics',
-  isJson: boolean,
-  print: (found: readonly T[]) => string,
-): Promise<number> {
-  const found: T[] = []
-  let after: string | null = ''
-  while (after !== null) {
-    const page = JSON.parse(
-      await client.call(`/v1/${what}?limit=${PAGE}&after=${encodeURIComponent(after)}`),
-    ) as Record<string, T[]> & { next: string | null }
-    found.push(...(page[what] ?? []))
-    after = page.next
-  }
-  if (isJson) process.stdout.write(`${JSON.stringify(found)}\n`)
-  else process.stdout.write(found.length === 0 ? `No ${what} yet.\n` : print(found))
+async function find(sluice: Sluice, wanted: TopicStats['kind']): Promise<readonly TopicStats[]> {
+  const { topics: all } = await sluice.stats()
+  return all.filter(({ kind }) => kind === wanted).sort((a, b) => (a.name < b.name ? -1 : 1))
+}
+
+async function listQueues(sluice: Sluice, input: Input): Promise<number> {
+  // A queue has one group, whose figures stand with its own, as over HTTP.
+  const found = (await find(sluice, 'queue')).map(({ kind: _kind, groups, ...queue }) => {
+    const { name: _name, depth: _depth, ...jobs } = groups[0] as (typeof groups)[number]
+    return { ...queue, ...jobs }
+  })
+  const text = formatTable(
+    ['QUEUE', 'DEPTH', 'LIMIT', 'ACTIVE', 'RETRYING', 'BLOCKED', 'SCHEDULED', 'DEAD', 'REFUSED', 'OUT/S', 'STATE'],
+    found.map((queue) => [
+      queue.name,
+      queue.depth.messages,
+      queue.limit.messages,
+      queue.leased,
+      queue.retrying,
+      queue.blocked,
+      queue.scheduled,
+      queue.dead,
+      queue.refused,
+      Math.round(queue.drainPerSecond * 10) / 10,
+      queue.paused ? 'paused' : 'running',
+    ]),
+  )
+  print(input.isJson, found, found.length === 0 ? 'No queues yet.\n' : text)
+  return 0
+}
+
+async function listTopics(sluice: Sluice, input: Input): Promise<number> {
+  const found = (await find(sluice, 'topic')).map(({ kind: _kind, ...topic }) => topic)
+  const text = formatTable(
+    ['TOPIC', 'EARLIEST', 'HEAD', 'DEPTH', 'LIMIT', 'REFUSED', 'GROUPS BEHIND'],
+    found.map(({ name, earliest, head, depth, limit, refused, groups }) => [
+      name,
+      earliest,
+      head,
+      depth.messages,
+      limit.messages,
+      refused,
+      groups.map((group) => `${group.name}: ${group.depth.toLocaleString('en-US')}`).join(', ') || 'no group',
+    ]),
+  )
+  print(input.isJson, found, found.length === 0 ? 'No topics yet.\n' : text)
   return 0
 }

@@ -25,11 +25,23 @@ const COMMANDS: Readonly<Record<string, Listed>> = {
     about: 'Send a message to a topic or a job to a queue, or one for each line of the input.',
     load: async () => (await import('./publish.ts')).publish,
   },
-  jobs: { about: 'Show or cancel a job of a server.', load: async () => (await import('./jobs.ts')).jobs },
-  queues: { about: 'List the queues of a server.', load: async () => (await import('./list.ts')).queues },
-  topics: {
-    about: 'List the topics of a server, with their groups.',
-    load: async () => (await import('./list.ts')).topics,
+  work: {
+    about: 'Work on a queue with a program that is run for each job.',
+    load: async () => (await import('./work.ts')).work,
+  },
+  tail: { about: 'Print the messages of a topic as they come.', load: async () => (await import('./tail.ts')).tail },
+  jobs: {
+    about: 'Show, explain, wait for or cancel a job; dead letters, redrive, pause and resume of a queue.',
+    load: async () => (await import('./jobs.ts')).jobs,
+  },
+  queues: {
+    about: 'List the queues, how deep they are and how fast they drain.',
+    load: async () => (await import('./list.ts')).queues,
+  },
+  topics: { about: 'List the topics, with their groups.', load: async () => (await import('./list.ts')).topics },
+  groups: {
+    about: 'List, move, pause and forget the groups of topics.',
+    load: async () => (await import('./groups.ts')).groups,
   },
   'webhook-secret': {
     about: 'Show or rotate the secret that callbacks of a data folder are signed with.',

@@ -1,0 +1,71 @@
+/** Where a command works: a server, a broker by its URL, or a data folder that it opens itself. */
+import { existsSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { open, type Sluice, SluiceError, type TopicStats } from '../index.ts'
+import { DEFAULT_URL, UnreachableError } from './client.ts'
+import { type Input, type Option, UsageError } from './command.ts'
+
+export const PLACE_OPTIONS: Readonly<Record<string, Option>> = {
+  url: { type: 'string', value: 'URL', text: `A server or a broker, as open() takes it. Default: ${DEFAULT_URL}` },
+  data: { type: 'string', value: 'DIR', text: 'Open this data folder instead, which nobody else may have open.' },
+}
+
+/** What the options name, for messages. */
+export function placeOf(input: Input): string {
+  return input.value('data') ?? input.value('url') ?? DEFAULT_URL
+}
+
+/** Opens what the options name. A folder must be there: a typing mistake would make an empty one. */
+export async function openPlace(input: Input): Promise<Sluice> {
+  const data = input.value('data')
+  const url = input.value('url')
+  if (data !== undefined && url !== undefined) throw new UsageError('Name one of --url and --data.')
+  const onError = (error: unknown) =>
+    process.stderr.write(`sluice: ${error instanceof Error ? error.message : error}\n`)
+  if (data !== undefined) {
+    const folder = resolve(data)
+    if (!existsSync(folder))
+      throw new UsageError(`--data names '${folder}', which is not there. \`sluice serve --data ${data}\` makes it.`)
+    return open(folder, { onError })
+  }
+  const given = url ?? DEFAULT_URL
+  if (!/^[a-z][a-z0-9+.-]*:\/\//i.test(given) || !URL.canParse(given))
+    throw new UsageError(`--url is '${given}'; it must be such as ${DEFAULT_URL}. A folder is named with --data.`)
+  try {
+    return await open(given.replace(/\/+$/, ''), { onError })
+  } catch (error) {
+    if (isRefusedConnection(error)) throw new UnreachableError(given, error)
+    throw error
+  }
+}
+
+/** Nobody listens there: said in the words of who meets it first. */
+function isRefusedConnection(error: unknown): boolean {
+  for (let cause = error; cause instanceof Error; cause = cause.cause)
+    if ((cause as { code?: unknown }).code === 'ECONNREFUSED') return true
+  return false
+}
+
+/** Opens, does, closes. */
+export async function withPlace<T>(input: Input, act: (sluice: Sluice) => Promise<T>): Promise<T> {
+  const sluice = await openPlace(input)
+  try {
+    return await act(sluice)
+  } finally {
+    await sluice.close()
+  }
+}
+
+/** The figures of a queue or topic that is there: reading and operating declare nothing. */
+export async function findTopic(sluice: Sluice, kind: 'queue' | 'topic', name: string): Promise<TopicStats> {
+  const { topics } = await sluice.stats()
+  const found = topics.find((topic) => topic.name === name)
+  if (found?.kind === kind) return found
+  if (found !== undefined)
+    throw new SluiceError('DECLARED_DIFFERENTLY', `'${name}' is a ${found.kind}, not a ${kind}.`, { name })
+  throw new SluiceError(
+    kind === 'queue' ? 'QUEUE_NOT_FOUND' : 'TOPIC_NOT_FOUND',
+    `There is no ${kind} '${name}' here. \`sluice ${kind}s\` lists those that there are.`,
+    { [kind]: name },
+  )
+}
