@@ -43,7 +43,7 @@ test('a program gets the payload and what the job is, and what it prints is the 
   const { url, sluice, call } = await startServer(t)
   const queue = sluice.queue<unknown, unknown>('q')
   const job = await queue.add({ n: 1 }, { key: 'ada', headers: { traceparent: '00-1', x: 'y' }, priority: 'high' })
-  const script = `cat; printf ',"%s","%s","%s","%s"]' "$SLUICE_ID" "$SLUICE_ATTEMPT" "$SLUICE_KEY" "$SLUICE_PRIORITY"`
+  const script = `cat; printf ',"%s","%s","%s","%s"]' "$SLUICE_JOB_ID" "$SLUICE_JOB_ATTEMPT" "$SLUICE_JOB_KEY" "$SLUICE_JOB_PRIORITY"`
   const { child, next } = await startWork(t, ['q', '--url', url, '--exec', `printf '['; ${script}`, '--max-jobs', '1'])
   const told = await next()
   assert.deepEqual([told.id, told.outcome, told.exitCode], [job.id, 'done', 0])
@@ -67,7 +67,7 @@ test('an exit code of 100 is dead at once, any other is tried again with what wa
   const { url, sluice } = await startServer(t)
   const queue = sluice.queue<number, unknown>('q', { backoff: { baseMs: 0 }, attempts: 3 })
   const job = await queue.add(1)
-  const command = `echo "try $SLUICE_ATTEMPT fails" >&2; test "$SLUICE_ATTEMPT" -lt 2 && exit 7; exit 100`
+  const command = `echo "try $SLUICE_JOB_ATTEMPT fails" >&2; test "$SLUICE_JOB_ATTEMPT" -lt 2 && exit 7; exit 100`
   const { next, stderr } = await startWork(t, ['q', '--url', url, '--exec', command])
   const first = await next()
   assert.deepEqual([first.outcome, first.exitCode, first.error], ['failed', 7, 'Exit 7: try 1 fails'])

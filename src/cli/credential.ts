@@ -4,11 +4,17 @@ import { UsageError } from './command.ts'
 
 export const KEY_VARIABLE = 'SLUICE_KEY'
 
-/** The headers that show the key of SLUICE_KEY to the server at `url`; none where there is no key. */
-export function credentialHeaders(url: URL): Record<string, string> {
+/** The key of SLUICE_KEY, if it is one that may be sent to the server at `url`; undefined where there is none. */
+export function credentialFor(url: URL): string | undefined {
   const key = process.env[KEY_VARIABLE]
-  if (key === undefined || key === '') return {}
+  if (key === undefined || key === '') return undefined
   const wrong = checkCredential(key, url)
   if (wrong !== null) throw new UsageError(`${KEY_VARIABLE} ${wrong}`)
-  return { authorization: `Bearer ${key}` }
+  return key
+}
+
+/** The headers that show it. */
+export function credentialHeaders(url: URL): Record<string, string> {
+  const key = credentialFor(url)
+  return key === undefined ? {} : { authorization: `Bearer ${key}` }
 }

@@ -1,5 +1,5 @@
 /**
- * Runs a program for a job: the payload on its standard input, what it is about in SLUICE_… variables, its standard
+ * Runs a program for a job: the payload on its standard input, what it is about in SLUICE_JOB_… variables, its standard
  * output as the result. It has a process group of its own, so that Ctrl-C on a terminal does not reach it, and so that
  * what it started ends with it.
  *
@@ -112,16 +112,16 @@ function readResult(printed: string): unknown {
 function variablesOf(job: JobMessage, { attempt, fence }: HandlerContext): Record<string, string> {
   const { id, queue, key, headers, priority, timestampMs, deadlineAtMs } = job
   const given = {
-    SLUICE_ID: id,
-    SLUICE_QUEUE: queue,
-    SLUICE_ATTEMPT: String(attempt),
-    SLUICE_FENCE: String(fence),
-    SLUICE_KEY: key,
-    SLUICE_PRIORITY: priority,
-    SLUICE_TIMESTAMP_MS: String(timestampMs),
-    SLUICE_DEADLINE_AT_MS: deadlineAtMs === undefined ? undefined : String(deadlineAtMs),
-    SLUICE_HEADERS: JSON.stringify(headers),
-    SLUICE_TRACEPARENT: headers['traceparent'],
+    SLUICE_JOB_ID: id,
+    SLUICE_JOB_QUEUE: queue,
+    SLUICE_JOB_ATTEMPT: String(attempt),
+    SLUICE_JOB_FENCE: String(fence),
+    SLUICE_JOB_KEY: key,
+    SLUICE_JOB_PRIORITY: priority,
+    SLUICE_JOB_TIMESTAMP_MS: String(timestampMs),
+    SLUICE_JOB_DEADLINE_AT_MS: deadlineAtMs === undefined ? undefined : String(deadlineAtMs),
+    SLUICE_JOB_HEADERS: JSON.stringify(headers),
+    TRACEPARENT: headers['traceparent'],
   }
   const kept: Record<string, string> = {}
   for (const [name, value] of Object.entries(given)) {

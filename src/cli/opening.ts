@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import { open, type Sluice, SluiceError, type TopicStats } from '../index.ts'
 import { DEFAULT_URL, UnreachableError } from './client.ts'
 import { type Input, type Option, UsageError } from './command.ts'
+import { credentialFor } from './credential.ts'
 
 export const PLACE_OPTIONS: Readonly<Record<string, Option>> = {
   url: { type: 'string', value: 'URL', text: `A server or a broker, as open() takes it. Default: ${DEFAULT_URL}` },
@@ -31,8 +32,10 @@ export async function openPlace(input: Input): Promise<Sluice> {
   const given = url ?? DEFAULT_URL
   if (!/^[a-z][a-z0-9+.-]*:\/\//i.test(given) || !URL.canParse(given))
     throw new UsageError(`--url is '${given}'; it must be such as ${DEFAULT_URL}. A folder is named with --data.`)
+  const parsed = new URL(given)
+  const credential = /^https?:$/.test(parsed.protocol) ? credentialFor(parsed) : undefined
   try {
-    return await open(given.replace(/\/+$/, ''), { onError })
+    return await open(given.replace(/\/+$/, ''), credential === undefined ? { onError } : { onError, credential })
   } catch (error) {
     if (isRefusedConnection(error)) throw new UnreachableError(given, error)
     throw error

@@ -1,4 +1,5 @@
 /** `sluice work`: a worker whose handler is a program. */
+import { setImmediate } from 'node:timers/promises'
 import {
   type HandlerContext,
   isSluiceError,
@@ -21,8 +22,8 @@ export const work: Command = {
   name: 'work',
   usage: 'QUEUE --exec COMMAND',
   about: `Works on a queue: runs COMMAND, by the shell, for each job. It gets the payload on its standard input and the
-variables SLUICE_ID, SLUICE_QUEUE, SLUICE_ATTEMPT, SLUICE_FENCE, SLUICE_KEY, SLUICE_PRIORITY, SLUICE_TIMESTAMP_MS,
-SLUICE_DEADLINE_AT_MS, SLUICE_HEADERS (JSON) and SLUICE_TRACEPARENT, where the job has them.
+variables SLUICE_JOB_ID, SLUICE_JOB_QUEUE, SLUICE_JOB_ATTEMPT, SLUICE_JOB_FENCE, SLUICE_JOB_KEY, SLUICE_JOB_PRIORITY,
+SLUICE_JOB_TIMESTAMP_MS, SLUICE_JOB_DEADLINE_AT_MS, SLUICE_JOB_HEADERS (JSON) and TRACEPARENT, where the job has them.
 
 exit code 0    done; what it printed is the result: JSON if it is, else text
 exit code ${DEAD_CODE}  dead at once: no attempt will succeed
@@ -33,7 +34,7 @@ started get SIGTERM, and SIGKILL 5 s later.
 Ctrl-C takes no more jobs and waits for those that run. A second Ctrl-C gives them back, to be done elsewhere.`,
   examples: [
     `sluice work email --exec './send-mail.sh'`,
-    `sluice work thumbnails --exec 'convert - -resize 200x200 "out/$SLUICE_KEY.png"' --concurrency 4`,
+    `sluice work thumbnails --exec 'convert - -resize 200x200 "out/$SLUICE_JOB_ID.png"' --concurrency 4`,
     `sluice work import --exec 'python3 import.py' --timeout-ms 60000 --data ./data`,
   ],
   options: {
@@ -98,6 +99,8 @@ async function workOn(
 ): Promise<number> {
   const isQuiet = input.has('quiet')
   const totals: Partial<Record<Outcome, number>> = {}
+  /** Those that run, given back or not: none outlives this process. */
+  const programs = new Set<Promise<unknown>>()
   let begun = 0
   let isStopping = false
   let worker: Worker | null = null
@@ -122,7 +125,9 @@ async function workOn(
     const startMs = performance.now()
     try {
       const onSaid = (chunk: Buffer) => void (isQuiet || process.stderr.write(chunk))
-      const result = await execute(job, context, { command, maxResultBytes, onSaid })
+      const program = execute(job, context, { command, maxResultBytes, onSaid })
+      programs.add(program)
+      const result = await program.finally(() => programs.delete(program))
       tell(job, context, startMs, 'done')
       return result
     } catch (error) {
@@ -148,6 +153,9 @@ async function workOn(
       process.stdout.write(`Working on '${queue}' at ${placeOf(input)}, ${concurrency} at a time. Ctrl-C stops.\n`)
     if (stop.signal.aborted) drain()
     await worker.closed
+    await Promise.allSettled([...programs])
+    // The handlers of those tell what became of them.
+    await setImmediate()
   } finally {
     stop.release()
   }
