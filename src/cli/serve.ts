@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { open } from '../index.ts'
 import { KEY_FILE } from '../server/access/key-file.ts'
+import { escapeControls } from '../server/log-text.ts'
 import { createServer, type Server } from '../server/server.ts'
 import { completeServerOptions, type ServerOptions } from '../server/settings.ts'
 import { type Command, type Input, UsageError } from './command.ts'
@@ -181,5 +182,11 @@ function readable(line: string): string {
     msg?: string
     err?: { message?: string; stack?: string }
   }
-  return `${new Date(time).toISOString()} ${msg ?? ''}${err === undefined ? '' : `: ${err.stack ?? err.message}`}\n`
+  return `${new Date(time).toISOString()} ${escapeControls(msg ?? '')}${err === undefined ? '' : `: ${readableError(err)}`}\n`
+}
+
+/** The message on one line, whatever is in it, and below it where it was thrown. */
+function readableError({ message = '', stack = '' }: { message?: string; stack?: string }): string {
+  const frames = stack.split('\n').filter((line) => /^ {4}at /.test(line))
+  return [escapeControls(message), ...frames.map(escapeControls)].join('\n')
 }

@@ -6,10 +6,7 @@
  * `close` takes nothing new, ends every wait (long polls answer what they have, streams end), gives requests at work
  * `drainMs`, then cuts their connections. It does not close the `Sluice` it serves: whoever opened that closes it.
  */
-import { STATUS_CODES } from 'node:http'
-import type { Socket } from 'node:net'
-import type { Server as TlsServer } from 'node:tls'
-import Fastify, { type ConnectionError, type FastifyInstance, type FastifyReply, LogController } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyReply, LogController } from 'fastify'
 import { SluiceError } from '../errors.ts'
 import type { Sluice } from '../index.ts'
 import { Gate } from './access/gate.ts'
@@ -20,11 +17,14 @@ import { collectRoutes } from './api/document.ts'
 import { checkQuery } from './api/operation.ts'
 import { Appender } from './appender.ts'
 import { announcedBytes, checkBodyHeaders } from './bodies.ts'
+import { answerBrokenRequest, boundConnections } from './connections.ts'
 import { type Context, MAX_PATH_CHARS } from './context.ts'
 import { Directory } from './directory.ts'
 import { guardDoor, watchLoop } from './front-door.ts'
 import { createGuard } from './guard.ts'
+import { checkHeaders } from './header-check.ts'
 import { Load } from './load.ts'
+import { escapeControls } from './log-text.ts'
 import { createMetrics } from './metrics.ts'
 import { formatProblem, PROBLEM_TYPE, problemOf, retryAfterSeconds, toSluiceError } from './problem.ts'
 import { declareRoutes } from './routes/declare.ts'
@@ -36,7 +36,7 @@ import { messageRoutes } from './routes/messages.ts'
 import { operateRoutes } from './routes/operate.ts'
 import { sessionRoutes } from './routes/session.ts'
 import { completeServerOptions, type ServerOptions, type ServerSettings } from './settings.ts'
-import { readTls, stampOfTls, type TlsFiles } from './tls.ts'
+import { readTls, renewTls } from './tls.ts'
 import { classOf } from './work-class.ts'
 
 export interface Server extends AsyncDisposable {
@@ -83,7 +83,8 @@ export function createServer(sluice: Sluice, options: ServerOptions = {}): Serve
   }
   const app = createApp(context)
   guardDoor(app.server, context.load)
-  const renewal = settings.tls === null ? null : renewTls(app, settings.tls)
+  const cutAll = boundConnections(app.server, settings.maxConnections, settings.heartbeatMs)
+  const renewal = settings.tls === null ? null : renewTls(app.server, settings.tls)
   let stopWatching = (): void => {}
   let url = ''
   let closed: Promise<void> | null = null
@@ -92,7 +93,7 @@ export function createServer(sluice: Sluice, options: ServerOptions = {}): Serve
     context.load.close()
     context.gate.stop()
     if (renewal !== null) clearInterval(renewal)
-    const cut = setTimeout(() => app.server.closeAllConnections(), settings.drainMs)
+    const cut = setTimeout(cutAll, settings.drainMs)
     await app.close()
     clearTimeout(cut)
     stopWatching()
@@ -125,7 +126,7 @@ function createApp(context: Context): FastifyInstance {
     handshakeTimeout: Math.min(HEADERS_TIMEOUT_MS, settings.requestTimeoutMs),
   }
   const app = Fastify({
-    logger: settings.log === null ? false : { level: 'warn', stream: settings.log },
+    logger: settings.log === null ? false : { level: 'warn', stream: safeLog(settings.log) },
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: settings.maxBatchBytes,
     requestTimeout: settings.requestTimeoutMs,
@@ -159,6 +160,7 @@ function createApp(context: Context): FastifyInstance {
           'NOT_FOUND',
           `There is no route ${request.method} ${request.url.slice(0, 200)}. docs/http.md lists them.`,
         )
+      checkHeaders(request.raw.rawHeaders)
       guard({ method: request.method, headers: request.headers, localAddress: request.socket.localAddress })
       const { access = 'open' } = request.routeOptions.config
       if (access !== 'open') {
@@ -208,27 +210,17 @@ function createApp(context: Context): FastifyInstance {
   return app
 }
 
+/** Names, headers and errors of others may stand in a line; it stays one line of one program's text. */
+function safeLog(log: NonNullable<ServerSettings['log']>): { write(line: string): void } {
+  return { write: (line) => log.write(`${escapeControls(line.trimEnd())}\n`) }
+}
+
 function sendProblem(reply: FastifyReply, error: unknown): FastifyReply {
   const problem = problemOf(error)
   const seconds = retryAfterSeconds(problem)
   if (seconds !== null) reply.header('retry-after', seconds)
   if (problem.code === 'UNAUTHENTICATED') reply.header('www-authenticate', 'Bearer realm="sluice"')
   return reply.code(problem.status).type(PROBLEM_TYPE).send(formatProblem(problem))
-}
-
-/** Shows a certificate that was renewed, once both files are there and belong together; until then the old one. */
-function renewTls(app: FastifyInstance, files: TlsFiles): NodeJS.Timeout {
-  let shown = stampOfTls(files)
-  return setInterval(() => {
-    const stamp = stampOfTls(files)
-    if (stamp === shown) return
-    try {
-      ;(app.server as unknown as TlsServer).setSecureContext(readTls(files))
-      shown = stamp
-    } catch {
-      // Only one of the two is written yet.
-    }
-  }, CHECK_INTERVAL_MS).unref()
 }
 
 /** Tells each visit how long its handler runs, which may be longer than its client stays. */
@@ -274,19 +266,6 @@ function refuseOtherMethods(app: FastifyInstance, methodsByUrl: Map<string, stri
       handler: () => {},
     })
   }
-}
-
-/** Answers what is not even a request: broken syntax, headers that are too large, a body that never came. */
-function answerBrokenRequest(error: ConnectionError, socket: Socket): void {
-  if (!socket.writable || error.code === 'ECONNRESET') {
-    socket.destroy()
-    return
-  }
-  const problem = problemOf(error)
-  const body = formatProblem(problem)
-  socket.end(
-    `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\nContent-Type: ${PROBLEM_TYPE}\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
-  )
 }
 
 function listenError(error: unknown, { host, port }: ServerSettings): SluiceError {

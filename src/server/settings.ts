@@ -58,6 +58,8 @@ export interface ServerOptions {
   readonly maxLoopDelayMs?: number
   /** Requests that wait at one time: long polls, event streams, `Prefer: wait`; in the same shares. @default 10_000 */
   readonly maxWaiting?: number
+  /** Connections that may be open at one time; one more is closed unanswered. @default 25_000 */
+  readonly maxConnections?: number
   /** Milliseconds between comments on an idle event stream. @default 15_000 */
   readonly heartbeatMs?: number
   /** Milliseconds within which a request must have arrived whole. @default 60_000 */
@@ -85,6 +87,7 @@ const DEFAULTS: ServerSettings = {
   maxInFlight: 10_000,
   maxLoopDelayMs: 150,
   maxWaiting: 10_000,
+  maxConnections: 25_000,
   heartbeatMs: 15_000,
   requestTimeoutMs: 60_000,
   drainMs: 10_000,
@@ -110,6 +113,7 @@ const RULES = createRules({
   maxInFlight: whole(1, MAX_COUNT),
   maxLoopDelayMs: duration(0, 60_000),
   maxWaiting: whole(0, MAX_COUNT),
+  maxConnections: whole(1, MAX_COUNT),
   heartbeatMs: duration(10, 3_600_000),
   requestTimeoutMs: duration(100, 3_600_000),
   drainMs: duration(0, 3_600_000),

@@ -1,7 +1,10 @@
 /** The certificate and key that the server shows, from files. Neither is ever part of a message. */
 import { readFileSync, statSync } from 'node:fs'
-import { createSecureContext } from 'node:tls'
+import { createSecureContext, type Server as TlsServer } from 'node:tls'
 import { SluiceError } from '../errors.ts'
+
+/** How often the files are looked at. */
+const LOOK_MS = 1_000
 
 export interface TlsFiles {
   /** The certificate and those that vouch for it, in PEM. */
@@ -30,8 +33,23 @@ export function readTls(files: TlsFiles): TlsContext {
   return context
 }
 
+/** Shows a certificate that was renewed, once both files are there and belong together; until then the old one. */
+export function renewTls(server: object, files: TlsFiles): NodeJS.Timeout {
+  let shown = stampOfTls(files)
+  return setInterval(() => {
+    const stamp = stampOfTls(files)
+    if (stamp === shown) return
+    try {
+      ;(server as TlsServer).setSecureContext(readTls(files))
+      shown = stamp
+    } catch {
+      // Only one of the two is written yet.
+    }
+  }, LOOK_MS).unref()
+}
+
 /** What tells one state of the files from another. */
-export function stampOfTls({ cert, key }: TlsFiles): string {
+function stampOfTls({ cert, key }: TlsFiles): string {
   return [cert, key]
     .map((path) => {
       const stat = statSync(path, { bigint: true, throwIfNoEntry: false })
