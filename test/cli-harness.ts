@@ -17,19 +17,28 @@ export interface Run {
 export function startCli(
   t: TestContext,
   args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
 ): ChildProcess & {
   stdin: NonNullable<ChildProcess['stdin']>
   stdout: NonNullable<ChildProcess['stdout']>
   stderr: NonNullable<ChildProcess['stderr']>
 } {
-  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ['pipe', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, [MAIN, ...args], {
+    stdio: ['pipe', 'pipe', 'pipe'],
+    env: { ...process.env, ...env },
+  })
   t.after(() => child.kill('SIGKILL'))
   return child
 }
 
 /** Runs it to its end. */
-export async function runCli(t: TestContext, args: readonly string[], input = ''): Promise<Run> {
-  const child = startCli(t, args)
+export async function runCli(
+  t: TestContext,
+  args: readonly string[],
+  input = '',
+  env: Readonly<Record<string, string>> = {},
+): Promise<Run> {
+  const child = startCli(t, args, env)
   child.stdin.on('error', () => {}).end(input)
   const [stdout, stderr, [code]] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')])
   return { code, stdout, stderr }
