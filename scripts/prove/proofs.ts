@@ -76,6 +76,22 @@ export const PROOFS: Readonly<Record<string, Proof>> = {
     run: (options) =>
       runTests('test/crash.test.ts', options, { CRASH_ROUNDS: options.runs, CRASH_SEED: options.firstSeed }),
   },
+  sigterm: {
+    about:
+      'SIGTERM at a random instant, to the server or to a worker, under load: nothing acknowledged is lost, leases are given back within 1 s',
+    engine: 'embedded, over HTTP',
+    fault: 'SIGTERM under load',
+    unit: 'rounds',
+    runs: 50,
+    runsAPart: 10,
+    seedsARun: 0,
+    run: (options) =>
+      runTests('test/faults/sigterm.test.ts', options, {
+        SLUICE_SIGTERM_ROUNDS: options.runs,
+        SLUICE_SIGTERM_RELEASE_MS: 1_000,
+        SLUICE_SEED: options.firstSeed,
+      }),
+  },
   network: {
     about: 'clients over a network that delays, cuts and swallows, for --seconds each, ten at a time; all checkers',
     engine: 'embedded, over HTTP',

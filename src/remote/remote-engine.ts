@@ -340,7 +340,7 @@ class HttpEngine implements RemoteEngine {
         if (again === 'once') headers = { [SENT_TO_HEADER]: serverProcess, ...headers }
         onRepeat()
       }
-      const failure = sent.status === 'refused' ? sent.error : this.#unknown(sent.cause)
+      const failure = sent.status === 'refused' ? notClosed(sent.error) : this.#unknown(sent.cause)
       const isLoad = sent.status === 'refused' || (sent.status === 'lost' && sent.isLate)
       const pauseMs = pauseAfter(sent, tries)
       if (performance.now() + pauseMs > untilMs) throw failure
@@ -376,6 +376,11 @@ const ABORTED = new Error('aborted')
 /** It is stopping, or has too much to do: nothing was done, and it may go better in a moment. */
 function isBusy({ code }: SluiceError): boolean {
   return code === 'CLOSED' || code === 'OVERLOADED'
+}
+
+/** `CLOSED` says that this Sluice is, for good; a server that stops comes back. */
+function notClosed(error: SluiceError): SluiceError {
+  return error.code === 'CLOSED' ? new SluiceError('OVERLOADED', error.message, error.details) : error
 }
 
 /** As long as the server says, and up to half as long again; where it does not, the usual back-off. */

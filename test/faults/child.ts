@@ -5,6 +5,8 @@
  *     node child.ts strict URL          the same, for ever, one at a time: `started N MS`, `ended N MS`
  *     node child.ts spin URL            the same; a payload below zero makes it spin and never answer again
  *     node child.ts block URL MS        works on the queue 'work': blocks its thread for so long, `started N ATTEMPT`, `ended N`
+ *     node child.ts drain URL MS        works on the queue 'work': a payload below zero is held until its signal, `held N`, others
+ *                                       are done; SIGTERM closes it with that drain: `closing`, `closed`
  *     node child.ts poison FOLDER       works on the queue 'work' of a folder, and dies of a payload below zero; ends with
  *                                       `done` when nothing is left
  *     node child.ts add FOLDER COUNT    adds jobs one after the other: `ack N MS` each, or `error CODE` and its end
@@ -31,6 +33,22 @@ if (role === 'strict' || role === 'spin') {
     // The heart of the engine keeps a lease for as long as its handler may run.
     { leaseMs: 1_000, concurrency: 1, timeoutMs: role === 'spin' ? 1_000 : 60_000 },
   )
+} else if (role === 'drain') {
+  const sluice = await open(where, { onError: () => {} })
+  sluice.queue<number, number>('work').work(
+    async ({ payload }, { signal }) => {
+      if (payload >= 0) return payload
+      tell(`held ${payload}`)
+      await new Promise((resolve) => signal.addEventListener('abort', resolve))
+      throw new Error('it was to be given back')
+    },
+    { leaseMs: 60_000, concurrency: 8 },
+  )
+  tell('open')
+  process.once('SIGTERM', () => {
+    tell('closing')
+    void sluice.close({ drainMs: Number(count) }).then(() => tell('closed'))
+  })
 } else if (role === 'block') {
   const sluice = await open(where, { onError: () => {} })
   const still = new Int32Array(new SharedArrayBuffer(4))
