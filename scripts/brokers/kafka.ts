@@ -45,6 +45,8 @@ export interface KafkaNode extends Broker {
 /** What is done to it is done to its first node; `stop` and disposal are of all. */
 export interface Kafka extends Broker {
   readonly nodes: readonly KafkaNode[]
+  /** Its data are in `NODE/data` there. */
+  readonly folder: string
   /** The certificate that signed that of the server, where it speaks TLS. */
   readonly caFile: string
 }
@@ -99,7 +101,8 @@ const POM = `<project xmlns="http://maven.apache.org/POM/4.0.0">
 /** Starts one. With the default options SLUICE_KAFKA_URL is used instead where it is set. */
 export async function startKafka(options: KafkaOptions = {}): Promise<Kafka> {
   const given = process.env['SLUICE_KAFKA_URL']
-  if (given !== undefined && Object.keys(options).length === 0) return { ...borrowBroker(given), nodes: [], caFile: '' }
+  if (given !== undefined && Object.keys(options).length === 0)
+    return { ...borrowBroker(given), nodes: [], folder: '', caFile: '' }
   const lib = await fetchKafka()
   const folder = await mkdtemp(join(tmpdir(), 'sluice-kafka-'))
   const remove = () => rm(folder, { recursive: true, force: true, maxRetries: 5 })
@@ -135,6 +138,7 @@ export async function startKafka(options: KafkaOptions = {}): Promise<Kafka> {
       return nodes.flatMap((node) => node.pids)
     },
     nodes,
+    folder,
     caFile,
     isOurs: true,
     kill: () => first.kill(),

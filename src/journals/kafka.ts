@@ -68,6 +68,8 @@ export async function openKafkaJournal(options: JournalOptions): Promise<Journal
       )
       refuse(checked)
     }
+    cluster.patienceMs = Number.POSITIVE_INFINITY
+    cluster.disconnect()
     return new KafkaJournal(cluster, topics, checked)
   } catch (error) {
     cluster.close()
@@ -87,10 +89,11 @@ export async function checkKafka(options: JournalOptions): Promise<Finding[]> {
   }
 }
 
-async function reach({ url, namespace }: JournalOptions): Promise<{ cluster: Cluster; topics: Topics }> {
+async function reach({ url, namespace, connectMs = CONNECT_MS }: JournalOptions) {
   const address = readAddress(url)
-  const library = await loadLibrary()
-  return { cluster: new Cluster(library, address, `sluice-${namespace}`), topics: nameTopics(namespace) }
+  const cluster = new Cluster(await loadLibrary(), address, `sluice-${namespace}`)
+  cluster.patienceMs = connectMs
+  return { cluster, topics: nameTopics(namespace) }
 }
 
 async function loadLibrary(): Promise<KafkaLibrary> {

@@ -3,6 +3,7 @@ import { SluiceError } from '../errors.ts'
 import type { Journal, JournalOptions, OpenJournal } from './contract.ts'
 
 const loadRedis = async () => (await import('./redis.ts')).openRedisJournal
+const loadKafka = async () => (await import('./kafka.ts')).openKafkaJournal
 const loadRabbitmq = async () => (await import('./rabbitmq.ts')).openRabbitmqJournal
 
 const JOURNALS: Readonly<Record<string, () => Promise<OpenJournal>>> = {
@@ -10,6 +11,8 @@ const JOURNALS: Readonly<Record<string, () => Promise<OpenJournal>>> = {
   rediss: loadRedis,
   amqp: loadRabbitmq,
   amqps: loadRabbitmq,
+  kafka: loadKafka,
+  kafkas: loadKafka,
 }
 
 export async function openJournal(options: JournalOptions): Promise<Journal> {

@@ -14,7 +14,9 @@ import { readFailure } from './answer.ts'
 import type { KafkaLibrary } from './records.ts'
 
 const CONNECT_MS = 5_000
-const REQUEST_MS = 12_000
+/** For an answer about the cluster, and for one to a line: longer than the broker itself waits for replicas. */
+const CONTROL_MS = 5_000
+const LINE_MS = 12_000
 /** The broker's words for: ask again who leads. */
 const STALE = new Set([
   'NOT_LEADER_OR_FOLLOWER',
@@ -62,6 +64,8 @@ export class Cluster {
   #controlling: Promise<Answer<Connection>> | null = null
   #looking: Promise<unknown> | null = null
   isClosed = false
+  /** Bounds connections that are made from now on, such as those of an opening. */
+  patienceMs = Number.POSITIVE_INFINITY
 
   constructor(library: KafkaLibrary, address: KafkaAddress, clientId: string) {
     this.library = library
@@ -89,13 +93,13 @@ export class Cluster {
     }
   }
 
-  async connect({ host, port }: BrokerPlace): Promise<Answer<Connection>> {
+  async connect({ host, port }: BrokerPlace, requestMs: number): Promise<Answer<Connection>> {
     if (this.isClosed) return fail('NETWORK', 'the journal is closed')
     const { tls, sasl } = this.address
     const isName = /[a-z]/i.test(host)
     const connection = new this.library.Connection(this.#clientId, {
-      connectTimeout: CONNECT_MS,
-      requestTimeout: REQUEST_MS,
+      connectTimeout: Math.min(CONNECT_MS, this.patienceMs),
+      requestTimeout: Math.min(requestMs, this.patienceMs),
       ...(tls === undefined ? {} : { tls, ...(isName && tls.servername === undefined ? { tlsServerName: true } : {}) }),
       ...(sasl === undefined ? {} : { sasl }),
     })
@@ -168,10 +172,15 @@ export class Cluster {
     this.#places.delete(topic)
   }
 
-  close(): void {
-    this.isClosed = true
+  /** Breaks what is under way. What comes next connects anew. */
+  disconnect(): void {
     for (const line of this.#lines) line.close()
     if (this.#control !== null) this.#drop(this.#control)
+  }
+
+  close(): void {
+    this.isClosed = true
+    this.disconnect()
   }
 
   async #reach(): Promise<Answer<Connection>> {
@@ -186,7 +195,7 @@ export class Cluster {
     if (this.#control !== null) this.#drop(this.#control)
     let last: Failure = fail('NETWORK', 'there is no broker to ask')
     for (const place of [...this.#known, ...this.address.brokers]) {
-      const answer = await this.connect(place)
+      const answer = await this.connect(place, CONTROL_MS)
       if (answer.ok) {
         this.#control = answer.value
         return answer
@@ -225,7 +234,7 @@ export class Line {
     if (this.#isTo?.host !== leader.host || this.#isTo.port !== leader.port) this.close()
     if (this.#connection?.isConnected() !== true) {
       this.close()
-      const connected = await this.#cluster.connect(leader)
+      const connected = await this.#cluster.connect(leader, LINE_MS)
       if (!connected.ok) {
         this.#cluster.forget(this.#topic)
         return connected

@@ -123,7 +123,7 @@ export async function createTopics(
     configs: Object.entries(settingsOf(topic, copies, durability)).map(([name, value]) => ({ name, value })),
   }))
   const answer = await cluster.ask((connection) =>
-    cluster.library.createTopicsV7.api.async(connection, made, 10_000, false),
+    cluster.library.createTopicsV7.api.async(connection, made, 4_000, false),
   )
   if (answer.ok || answer.code === 'TOPIC_ALREADY_EXISTS') return { ok: true, value: null }
   return answer
