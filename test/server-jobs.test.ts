@@ -254,3 +254,59 @@ test('a batch of which no line can be read is refused with the first reason', as
   assert.match(json.detail, /line 1/)
   assert.equal(json.lines, 2)
 })
+
+test('a header Sluice-Header-NAME travels with the job as its header, beside its trace', async (t) => {
+  const { call } = await startServer(t)
+  const headers = { 'Sluice-Header-Tenant': 'acme', 'Sluice-Header-Größe': 'x' }
+  await assert.rejects(call('POST', '/v1/queues/h/jobs', { body: 1, headers }), 'HTTP knows no such name')
+  const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
+  const named = {
+    'Sluice-Header-Tenant': 'acme',
+    'sluice-header-city': 'K\u00c3\u00b6ln',
+    traceparent,
+    tracestate: 'a=b',
+  }
+  assert.equal((await call('POST', '/v1/queues/h/jobs', { body: 1, headers: named })).status, 202)
+  const taken = await takeOne(call, 'h')
+  assert.deepEqual(taken.headers, { tenant: 'acme', city: 'Köln', traceparent, tracestate: 'a=b' })
+  for (const name of ['Sluice-Header-', 'Sluice-Header-Sluice-Redrive-Of']) {
+    const refused = await call('POST', '/v1/queues/h/jobs', { body: 1, headers: { [name]: 'x' } })
+    assert.deepEqual([name, refused.status, refused.json.code], [name, 400, 'INVALID_OPTION'])
+  }
+})
+
+test('the headers of a batch hold for the lines that say nothing else', async (t) => {
+  const { call } = await startServer(t)
+  const batch = {
+    body: '{"payload":1}\n{"payload":2,"key":"own","headers":{"tenant":"b"},"priority":"low"}\n',
+    type: 'application/x-ndjson',
+    headers: { 'Sluice-Key': 'all', 'Sluice-Header-Tenant': 'a', 'Sluice-Header-Z': 'z', 'Idempotency-Key': 'once' },
+  }
+  const stored = await call('POST', '/v1/queues/d/jobs', batch)
+  const again = await call('POST', '/v1/queues/d/jobs', batch)
+  const outcomes = (text: string) =>
+    text
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line))
+  assert.deepEqual(
+    outcomes(again.text).map(({ outcome }) => outcome),
+    ['duplicate', 'duplicate'],
+  )
+  assert.deepEqual(
+    outcomes(again.text).map(({ id }) => id),
+    outcomes(stored.text).map(({ id }) => id),
+  )
+  const { json } = await call('POST', '/v1/queues/d/leases', { body: { max: 10 } })
+  assert.deepEqual(
+    json.leases.map(({ key, headers }: { key: string; headers: object }) => [key, headers]),
+    [
+      ['all', { tenant: 'a', z: 'z' }],
+      ['own', { tenant: 'b', z: 'z' }],
+    ],
+  )
+  const misspelt = await call('POST', '/v1/queues/d/jobs', { ...batch, headers: { 'Sluice-Keys': 'a' } })
+  assert.deepEqual([misspelt.status, misspelt.json.nearest], [400, 'Sluice-Key'])
+  const wrong = await call('POST', '/v1/queues/d/jobs', { ...batch, headers: { 'Sluice-Delay-Ms': 'soon' } })
+  assert.deepEqual([wrong.status, wrong.json.code], [400, 'INVALID_OPTION'])
+})

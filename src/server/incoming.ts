@@ -10,7 +10,7 @@ import { type AppendWish, type MessageFields, PRIORITIES } from '../index.ts'
 import { checkOptions, findNearest, MAX_DURATION_MS } from '../options-check.ts'
 import { OUTPUT_JOB_RULES, OUTPUT_MESSAGE_RULES } from '../setting-rules.ts'
 import { cutMember } from './json-text.ts'
-import { about, optional, type Reader, type Readers, reader, text, wholeText } from './members.ts'
+import { about, optional, type Reader, type Readers, reader, wholeText } from './members.ts'
 
 export interface Incoming {
   readonly fields: MessageFields
@@ -29,11 +29,17 @@ function optionHeader(
   return reader({ ...OUTPUT_JOB_RULES[option]?.schema, description }, (value) => value as string | undefined)
 }
 
-const trace = optional(text(1_024))
+/** Checked with the headers of the message, which they become. */
+const trace = reader({ type: 'string' }, (value) => value as string | undefined)
+/** `Sluice-Header-Tenant: acme` is the header `tenant` of the message. */
+const HEADER_PREFIX = 'sluice-header-'
 /** The headers of a request that say something of its message. */
 export const MESSAGE_HEADERS = {
   'Sluice-Key': optionHeader('key', 'Orders: messages of one key are handed out one at a time. UTF-8'),
-  'Idempotency-Key': optionHeader('idempotencyKey', 'Sent again under the same key it is stored once'),
+  'Idempotency-Key': optionHeader(
+    'idempotencyKey',
+    'Sent again under the same key it is stored once; of a batch, line n has the key with `/n` behind it',
+  ),
   traceparent: about('Travels with the message (W3C Trace Context)', trace),
   tracestate: about('Travels with `traceparent`', trace),
 }
@@ -53,6 +59,10 @@ function sluiceNames(headers: Readers): string[] {
   return Object.keys(headers).filter((name) => name.startsWith('Sluice-'))
 }
 
+/** What the OpenAPI document says of headers that no list can name. */
+export const HEADERS_NOTE =
+  'A header `Sluice-Header-NAME` of the request is the header `name` of the message. On a batch these and the others are what a line has that does not say otherwise.'
+
 /** A message, from the headers and the body of its request. */
 export function readRequest(
   headers: IncomingHttpHeaders,
@@ -66,6 +76,8 @@ export function readRequest(
 
 /** A message as a JSON object: its text, and the same parsed. */
 export interface MessageSource {
+  /** What the headers of the batch say for this line: from `readDefaults`. */
+  readonly defaults?: object
   readonly source: string
   readonly value: unknown
   readonly kind: 'queue' | 'topic'
@@ -75,7 +87,7 @@ export interface MessageSource {
 
 /** A message, from a JSON object that carries it. */
 export function readMessageObject(
-  { source, value, kind, where }: MessageSource,
+  { source, value, kind, where, defaults = NO_OPTIONS }: MessageSource,
   nowMs: number,
   maxBytes: number,
 ): Incoming {
@@ -91,7 +103,24 @@ export function readMessageObject(
       { limit: maxBytes },
     )
   }
-  return complete({ payload }, optionsBeside(value), kind, where, nowMs)
+  const options = optionsBeside(value)
+  return complete({ payload }, defaults === NO_OPTIONS ? options : withDefaults(options, defaults), kind, where, nowMs)
+}
+
+/** The options that the headers of a batch give to its line `number`. */
+export function readDefaults(headers: IncomingHttpHeaders, kind: 'queue' | 'topic'): (number: number) => object {
+  const options: MessageOptions = readHeaders(headers, kind)
+  const { idempotencyKey } = options
+  if (idempotencyKey === undefined) return () => options
+  return (number) => ({ ...options, idempotencyKey: `${idempotencyKey}/${number}` })
+}
+
+/** What a line says goes before what the headers of its batch say. */
+function withDefaults(own: MessageOptions, defaults: MessageOptions): object {
+  if (own === NO_OPTIONS) return defaults
+  const isPlain = typeof own.headers === 'object' && own.headers !== null && !Array.isArray(own.headers)
+  const headers = isPlain ? { ...defaults.headers, ...own.headers } : (own.headers ?? defaults.headers)
+  return { ...defaults, ...own, ...(headers === undefined ? {} : { headers }) }
 }
 
 /** The members beside the payload; most messages have none, and need no copy without it. */
@@ -157,9 +186,11 @@ function readHeaders(given: IncomingHttpHeaders, kind: 'queue' | 'topic'): objec
   }
   take('sluice-key', 'key', decodeHeader)
   take('idempotency-key', 'idempotencyKey', decodeHeader)
-  take('traceparent', 'headers', (traceparent) =>
-    given.tracestate === undefined ? { traceparent } : { traceparent, tracestate: String(given.tracestate) },
-  )
+  const headers = readMessageHeaders(given)
+  if (headers !== null) {
+    options.headers = headers
+    count++
+  }
   if (kind === 'queue') {
     take('sluice-delay-ms', 'delayMs', (value) => delayHeader(value, 'Sluice-Delay-Ms'))
     take('sluice-deadline-ms', 'deadlineMs', (value) => deadlineHeader(value, 'Sluice-Deadline-Ms'))
@@ -169,10 +200,27 @@ function readHeaders(given: IncomingHttpHeaders, kind: 'queue' | 'topic'): objec
   return count === 0 ? NO_OPTIONS : options
 }
 
+/** The headers of the message: those of its trace, and those that are named as such. */
+function readMessageHeaders(given: IncomingHttpHeaders): Record<string, string> | null {
+  let headers: Record<string, string> | null = null
+  for (const name in given) {
+    if (!name.startsWith(HEADER_PREFIX)) continue
+    headers ??= {}
+    headers[name.slice(HEADER_PREFIX.length)] = decodeHeader(String(given[name]))
+  }
+  const { traceparent, tracestate } = given
+  if (traceparent === undefined) return headers
+  const trace = {
+    traceparent: String(traceparent),
+    ...(tracestate === undefined ? {} : { tracestate: String(tracestate) }),
+  }
+  return headers === null ? trace : { ...headers, ...trace }
+}
+
 /** A misspelt header is refused: without it the message would be stored as one that nobody meant. */
 function checkHeaderNames(given: IncomingHttpHeaders, kind: 'queue' | 'topic'): void {
   for (const name in given) {
-    if (!name.startsWith('sluice-')) continue
+    if (!name.startsWith('sluice-') || (name.startsWith(HEADER_PREFIX) && name.length > HEADER_PREFIX.length)) continue
     const known = HEADERS[kind]
     if (known.some((one) => one.toLowerCase() === name)) continue
     const shown = name.slice(0, 80)
@@ -180,7 +228,7 @@ function checkHeaderNames(given: IncomingHttpHeaders, kind: 'queue' | 'topic'): 
     const hint = nearest === null ? '' : ` Did you mean '${nearest}'?`
     throw new SluiceError(
       'INVALID_OPTION',
-      `There is no header '${shown}' of a message for a ${kind}.${hint} There are: ${known.join(', ')}.`,
+      `There is no header '${shown}' of a message for a ${kind}.${hint} There are: ${known.join(', ')}, and Sluice-Header-NAME.`,
       { option: shown, nearest },
     )
   }

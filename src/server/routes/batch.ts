@@ -12,7 +12,7 @@ import type { Appended, Sink } from '../appender.ts'
 import { BATCH_TYPE, splitLines } from '../bodies.ts'
 import type { Context } from '../context.ts'
 import type { Entry } from '../directory.ts'
-import { type Incoming, readMessageObject } from '../incoming.ts'
+import { type Incoming, readDefaults, readMessageObject } from '../incoming.ts'
 import { parseJson } from '../members.ts'
 import { formatProblem, type Problem, problemOf } from '../problem.ts'
 import type { ServerSettings } from '../settings.ts'
@@ -36,28 +36,34 @@ export async function appendLines(
   const lines = splitLines(request.body as Buffer)
   if (lines.length === 0) throw new SluiceError('BAD_REQUEST', 'The batch has no line.')
   const answers = new Answers(lines.length, request.caller.id, show)
-  const nowMs = context.now()
+  const batch: Batch = {
+    entry,
+    lines,
+    answers,
+    defaultsOf: readDefaults(request.headers, entry.kind),
+    nowMs: context.now(),
+  }
   for (let at = 0; at < lines.length; ) {
     if (at > 0) await nextRound()
-    at =
-      entry.noun.schema === undefined
-        ? pushLines(context, entry, lines, at, answers, nowMs)
-        : await validateLines(context, entry, lines, at, answers, nowMs)
+    at = entry.noun.schema === undefined ? pushLines(context, batch, at) : await validateLines(context, batch, at)
   }
   const problems = await answers.all
   if (problems.length === lines.length) throw nothingStored(problems)
   return reply.type(BATCH_TYPE).send(answers.print())
 }
 
+interface Batch {
+  readonly entry: Entry
+  readonly lines: readonly (string | null)[]
+  readonly answers: Answers
+  /** What the headers of the request say for a line, by its number. */
+  readonly defaultsOf: (number: number) => object
+  readonly nowMs: number
+}
+
 /** Takes lines from `at` on for as long as a round may last; the answer is where to go on. */
-function pushLines(
-  { appender, settings }: Context,
-  entry: Entry,
-  lines: readonly (string | null)[],
-  at: number,
-  answers: Answers,
-  nowMs: number,
-): number {
+function pushLines({ appender, settings }: Context, batch: Batch, at: number): number {
+  const { entry, lines, answers } = batch
   const roundEndMs = performance.now() + ROUND_MS
   const { stackTraceLimit } = Error
   // A refusal of a line is an answer, not a failure of ours, and a stack costs more than the line.
@@ -65,7 +71,7 @@ function pushLines(
   try {
     for (let i = at; i < lines.length; i++) {
       try {
-        appender.push(entry.name, readLine(settings, entry, lines[i] as string | null, i + 1, nowMs), answers, i)
+        appender.push(entry.name, readLine(settings, batch, i), answers, i)
       } catch (error) {
         answers.failed(i, error)
       }
@@ -79,18 +85,12 @@ function pushLines(
 }
 
 /** The same with a schema: one that takes its time holds up the lines behind it, which keep their order. */
-async function validateLines(
-  { appender, settings }: Context,
-  entry: Entry,
-  lines: readonly (string | null)[],
-  at: number,
-  answers: Answers,
-  nowMs: number,
-): Promise<number> {
+async function validateLines({ appender, settings }: Context, batch: Batch, at: number): Promise<number> {
+  const { entry, lines, answers } = batch
   const roundEndMs = performance.now() + ROUND_MS
   for (let i = at; i < lines.length; i++) {
     try {
-      const line = readLine(settings, entry, lines[i] as string | null, i + 1, nowMs)
+      const line = readLine(settings, batch, i)
       const incoming = validate(entry.noun.schema, line, settings.maxMessageBytes)
       appender.push(entry.name, incoming instanceof Promise ? await incoming : incoming, answers, i)
     } catch (error) {
@@ -152,17 +152,12 @@ class Answers implements Sink {
   }
 }
 
-function readLine(
-  settings: ServerSettings,
-  { kind }: Entry,
-  source: string | null,
-  number: number,
-  nowMs: number,
-): Incoming {
-  const where = `line ${number}`
+function readLine(settings: ServerSettings, { entry: { kind }, lines, defaultsOf, nowMs }: Batch, i: number): Incoming {
+  const where = `line ${i + 1}`
+  const source = lines[i] as string | null
   if (source === null) throw new SluiceError('INVALID_PAYLOAD', `${where} is not UTF-8.`)
   const value = parseJson(source, where, 'INVALID_PAYLOAD')
-  return readMessageObject({ source, value, kind, where }, nowMs, settings.maxMessageBytes)
+  return readMessageObject({ source, value, kind, where, defaults: defaultsOf(i + 1) }, nowMs, settings.maxMessageBytes)
 }
 
 /**

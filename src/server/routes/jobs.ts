@@ -9,7 +9,7 @@ import { ref } from '../api/schemas.ts'
 import { BATCH_TYPE, isBatch, payloadBody, readPayload, readsPayloads } from '../bodies.ts'
 import { type Context, JSON_TYPE, MAX_PATH_CHARS, MAX_WAIT_MS, waiting } from '../context.ts'
 import { LAST_EVENT_ID, streamAnswer, streamEvents, wantsEvents } from '../event-stream.ts'
-import { JOB_HEADERS, readRequest } from '../incoming.ts'
+import { HEADERS_NOTE, JOB_HEADERS, readRequest } from '../incoming.ts'
 import { PAYLOAD_TYPES, refuseOtherTypes } from '../media-types.ts'
 import { about, named, optional, text, wholeText } from '../members.ts'
 import { validate } from '../validation.ts'
@@ -30,6 +30,7 @@ const ADD: Operation = {
   access: { scope: 'publish', of: 'queue' },
   tag: 'jobs',
   summary: 'Adds a job to a queue, or a batch of them as lines.',
+  description: HEADERS_NOTE,
   params: QUEUE,
   headers: {
     ...JOB_HEADERS,

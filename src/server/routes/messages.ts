@@ -12,7 +12,7 @@ import { BATCH_TYPE, isBatch, payloadBody, readPayload, readsPayloads } from '..
 import { type Context, JSON_TYPE, MAX_WAIT_MS, waiting } from '../context.ts'
 import { notFound } from '../directory.ts'
 import { LAST_EVENT_ID, streamAnswer, streamEvents, wantsEvents } from '../event-stream.ts'
-import { MESSAGE_HEADERS, readRequest } from '../incoming.ts'
+import { HEADERS_NOTE, MESSAGE_HEADERS, readRequest } from '../incoming.ts'
 import { PAYLOAD_TYPES, refuseOtherTypes } from '../media-types.ts'
 import { about, named, reader, wholeText } from '../members.ts'
 import { nextHelping } from '../paging.ts'
@@ -59,6 +59,7 @@ const PUBLISH: Operation = {
   access: { scope: 'publish', of: 'topic' },
   tag: 'topics',
   summary: 'Stores a message on a topic, or a batch of them as lines.',
+  description: HEADERS_NOTE,
   params: TOPIC,
   headers: MESSAGE_HEADERS,
   body: payloadBody('MessageLine'),
