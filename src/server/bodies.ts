@@ -48,7 +48,9 @@ function keepAsBuffer(app: FastifyInstance, type: string, bodyLimit: number): vo
 }
 
 /** Refuses bodies that are not what their type says once they are stored: compressed ones, and text that is not UTF-8. */
-export function checkBodyHeaders(headers: FastifyRequest['headers']): void {
+export function checkBodyHeaders({ method, headers }: Pick<FastifyRequest, 'method' | 'headers'>): void {
+  // Of these no body is read.
+  if (method === 'GET' || method === 'HEAD') return
   const encoding = headers['content-encoding']
   if (encoding !== undefined && encoding !== 'identity') {
     throw new SluiceError('UNSUPPORTED_MEDIA_TYPE', 'A body with a Content-Encoding is not read; send it as it is.')

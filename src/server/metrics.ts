@@ -44,7 +44,8 @@ const TOPIC_FIGURES: readonly (readonly [name: string, help: string, read: (topi
 ]
 const LOG_FIGURES = ['commits', 'syncs', 'rowsRead', 'rowsWritten', 'bytesWritten', 'storedBytes'] as const
 
-export function createMetrics({ engine, load }: Context): Metrics {
+/** `countConnections` asks the socket, which is not there before it listens. */
+export function createMetrics({ engine, load }: Context, countConnections: () => Promise<number>): Metrics {
   const registers = [new Registry()]
   const [registry] = registers as [Registry]
   collectDefaultMetrics({ register: registry })
@@ -68,6 +69,14 @@ export function createMetrics({ engine, load }: Context): Metrics {
     registers,
     collect() {
       this.set(load.inFlight)
+    },
+  })
+  new Gauge({
+    name: 'sluice_http_connections',
+    help: 'Connections that are open',
+    registers,
+    async collect() {
+      this.set(await countConnections())
     },
   })
   new Gauge({

@@ -6,7 +6,7 @@
  * `close` takes nothing new, ends every wait (long polls answer what they have, streams end), gives requests at work
  * `drainMs`, then cuts their connections. It does not close the `Sluice` it serves: whoever opened that closes it.
  */
-import Fastify, { type FastifyInstance, type FastifyReply, LogController } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest, LogController } from 'fastify'
 import { SluiceError } from '../errors.ts'
 import type { Sluice } from '../index.ts'
 import { Gate } from './access/gate.ts'
@@ -51,6 +51,7 @@ export interface Server extends AsyncDisposable {
 /** Time for headers to arrive, and between looks for connections that take too long. */
 const HEADERS_TIMEOUT_MS = 10_000
 const CHECK_INTERVAL_MS = 1_000
+const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'])
 const KEEP_ALIVE_MS = 72_000
 
 /** Makes a server of `sluice`. It has no socket until `listen`. */
@@ -123,6 +124,8 @@ function createApp(context: Context): FastifyInstance {
   const limits = {
     headersTimeout: Math.min(HEADERS_TIMEOUT_MS, settings.requestTimeoutMs),
     connectionsCheckingInterval: CHECK_INTERVAL_MS,
+    // Node's own refusal has no body; see `checkHost`.
+    requireHostHeader: false,
     handshakeTimeout: Math.min(HEADERS_TIMEOUT_MS, settings.requestTimeoutMs),
   }
   const app = Fastify({
@@ -145,7 +148,13 @@ function createApp(context: Context): FastifyInstance {
   app.decorateRequest('caller', null as never)
   const guard = createGuard(settings.host, settings.allowedHosts)
 
-  const metrics = createMetrics(context)
+  const metrics = createMetrics(
+    context,
+    () =>
+      new Promise((resolve, reject) =>
+        app.server.getConnections((error, count) => (error ? reject(error) : resolve(count))),
+      ),
+  )
 
   app.addHook('onRequest', (request, reply, done) => {
     reply.header('x-content-type-options', 'nosniff').header('referrer-policy', 'no-referrer')
@@ -155,11 +164,8 @@ function createApp(context: Context): FastifyInstance {
         request.visit.leave()
         gate.leave(request)
       })
-      if (request.is404)
-        throw new SluiceError(
-          'NOT_FOUND',
-          `There is no route ${request.method} ${request.url.slice(0, 200)}. docs/http.md lists them.`,
-        )
+      if (request.is404) throw noRoute(request, reply)
+      checkHost(request)
       checkHeaders(request.raw.rawHeaders)
       guard({ method: request.method, headers: request.headers, localAddress: request.socket.localAddress })
       const { access = 'open' } = request.routeOptions.config
@@ -169,7 +175,7 @@ function createApp(context: Context): FastifyInstance {
         checkAccess(access, request.caller, request)
       }
       checkQuery(request)
-      checkBodyHeaders(request.headers)
+      checkBodyHeaders(request)
       request.visit.takeBody(announcedBytes(request.headers, settings))
       done()
     } catch (error) {
@@ -221,6 +227,22 @@ function sendProblem(reply: FastifyReply, error: unknown): FastifyReply {
   if (seconds !== null) reply.header('retry-after', seconds)
   if (problem.code === 'UNAUTHENTICATED') reply.header('www-authenticate', 'Bearer realm="sluice"')
   return reply.code(problem.status).type(PROBLEM_TYPE).send(formatProblem(problem))
+}
+
+/** A method that no route takes is one that the path does not take, whatever it is. */
+function noRoute({ method, url }: FastifyRequest, reply: FastifyReply): SluiceError {
+  if (METHODS.has(method))
+    return new SluiceError('NOT_FOUND', `There is no route ${method} ${url.slice(0, 200)}. docs/http.md lists them.`)
+  const allow = [...METHODS].join(', ')
+  reply.header('allow', allow)
+  return new SluiceError('METHOD_NOT_ALLOWED', `${method} is not a method of any path here; they take ${allow}.`, {
+    allow: [...METHODS],
+  })
+}
+
+function checkHost({ headers, raw }: FastifyRequest): void {
+  if (headers.host === undefined && raw.httpVersion === '1.1')
+    throw new SluiceError('BAD_REQUEST', 'The request has no Host header, which HTTP/1.1 demands.')
 }
 
 /** Tells each visit how long its handler runs, which may be longer than its client stays. */
