@@ -90,6 +90,18 @@ export class Gate {
     return { caller, by: 'session' }
   }
 
+  /** Whether a call that needs no credential has one, or would need none anywhere. */
+  lets(request: Pick<FastifyRequest, 'headers' | 'method'>): boolean {
+    const { authorization, cookie } = request.headers
+    if (this.isGuarded && authorization === undefined && cookie === undefined) return false
+    try {
+      this.identify(request)
+      return true
+    } catch {
+      return false
+    }
+  }
+
   /** Follows a call that was let in, until it is over. */
   follow(request: FastifyRequest): void {
     if (request.caller === ANYONE) return

@@ -67,8 +67,10 @@ export function healthRoutes(app: FastifyInstance, context: Context, metrics: Me
   app.get('/healthz', { exposeHeadRoute: true, ...describe(ALIVE) }, async (_request, reply) =>
     reply.type(JSON_TYPE).send('{"status":"ok"}'),
   )
-  app.get('/readyz', { exposeHeadRoute: true, ...describe(READY) }, async (_request, reply) => {
-    const { status, reasons } = await readHealth(context)
+  app.get('/readyz', { exposeHeadRoute: true, ...describe(READY) }, async (request, reply) => {
+    const { status, reasons: all } = await readHealth(context)
+    // Whether it can store is everybody's to know; why not may name folders and hosts.
+    const reasons = context.gate.lets(request) ? all : []
     return reply
       .code(status === 'failed' ? 503 : 200)
       .type(JSON_TYPE)

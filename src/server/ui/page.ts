@@ -4,7 +4,7 @@
  * below refuses inline scripts and styles, so that a payload cannot act.
  */
 export const PAGE_POLICY =
-  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
 export const PAGE = `<!doctype html>
 <html lang="en">
@@ -20,8 +20,15 @@ export const PAGE = `<!doctype html>
 <header>
   <h1>Sluice</h1>
   <p id="health" role="status">connecting…</p>
+  <button id="sign-out" hidden>Sign out</button>
 </header>
-<main>
+<form id="sign-in" hidden>
+  <p>This server asks for a key. <code>sluice keys create --scope admin</code> makes one that sees all.</p>
+  <label>API key <input id="key" type="password" autocomplete="current-password" spellcheck="false" required></label>
+  <button>Sign in</button>
+  <p id="sign-in-error" role="alert"></p>
+</form>
+<main id="main">
   <section aria-labelledby="queues-title">
     <h2 id="queues-title">Queues</h2>
     <div class="scroll"><table id="queues">
@@ -73,6 +80,9 @@ meter { width: 5rem; vertical-align: middle; margin-left: .5rem; }
 button { font: inherit; padding: .1rem .6rem; margin-left: .3rem; cursor: pointer; }
 code, pre { font: 13px/1.4 ui-monospace, monospace; background: var(--soft); padding: .1rem .3rem; border-radius: 3px; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 14rem; overflow: auto; padding: .5rem; }
+#sign-in { margin: 1.5rem 0; } #sign-in input { font: inherit; width: min(34rem, 70vw); }
+#sign-in-error { color: var(--warn); } #sign-out { margin-left: auto; }
+[hidden] { display: none !important; }
 dialog { width: min(60rem, 92vw); border: 1px solid var(--line); border-radius: 6px; }
 .hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 `
@@ -82,9 +92,10 @@ const last = new Map()
 const byId = (id) => document.getElementById(id)
 const number = new Intl.NumberFormat()
 
-async function call(path, method = 'GET') {
-  const answer = await fetch(path, { method, headers: { accept: 'application/json' } })
-  const body = await answer.json()
+async function call(path, method = 'GET', headers = {}) {
+  const answer = await fetch(path, { method, headers: { accept: 'application/json', ...headers } })
+  const body = answer.status === 204 ? null : await answer.json()
+  if (answer.status === 401) show(false)
   if (!answer.ok) throw new Error(body.code + ': ' + body.detail)
   return body
 }
@@ -182,6 +193,7 @@ function fill(id, items, makeRow) {
 }
 
 function report(error) {
+  if (!isSignedIn) return
   byId('health').textContent = String(error.message ?? error)
   byId('health').className = 'bad'
 }
@@ -195,12 +207,55 @@ async function refresh() {
   byId('health').className = ''
 }
 
+let isSignedIn = false
+
+// The page, or the form that asks for a key.
+function show(signedIn) {
+  isSignedIn = signedIn
+  byId('main').hidden = !signedIn
+  byId('sign-in').hidden = signedIn
+  if (signedIn) return
+  byId('sign-out').hidden = true
+  byId('health').textContent = 'signed out'
+  byId('health').className = ''
+  for (const id of ['queues', 'topics']) byId(id).tBodies[0].replaceChildren()
+  byId('letters').replaceChildren()
+  byId('dead').close()
+}
+
+// A session instead of the key itself: a script that got in could not take it along.
+async function signIn(event) {
+  event.preventDefault()
+  const key = byId('key').value.trim()
+  byId('key').value = ''
+  byId('sign-in-error').textContent = ''
+  try {
+    await call('/session', 'POST', { authorization: 'Bearer ' + key })
+    await begin()
+  } catch (error) {
+    byId('sign-in-error').textContent = error.message.startsWith('UNAUTHENTICATED') ? 'That key is not good here: it is mistyped, has ended or was revoked.' : error.message
+  }
+}
+
+// Whose session it is, if one is needed.
+async function begin() {
+  const session = await call('/session')
+  byId('sign-out').hidden = session.by !== 'session'
+  byId('sign-out').title = session.key === undefined ? '' : 'Key ' + session.key.id + ' ' + session.key.name + ': ' + session.key.scopes.join(', ')
+  show(true)
+  await refresh().catch(report)
+}
+
 async function run() {
-  if (!document.hidden) await refresh().catch(report)
+  if (!document.hidden && isSignedIn) await refresh().catch(report)
   setTimeout(run, REFRESH_MS)
 }
 
 byId('origin').textContent = location.origin
 byId('close').addEventListener('click', () => byId('dead').close())
+byId('sign-in').addEventListener('submit', signIn)
+byId('sign-out').addEventListener('click', () => call('/session', 'DELETE').then(() => show(false), report))
+// Where the first call fails for another reason than the key, the next refresh tells it.
+begin().catch((error) => { if (!error.message.startsWith('UNAUTHENTICATED')) { show(true); report(error) } })
 run()
 `
