@@ -43,6 +43,7 @@ import {
   splitBody,
   type TopicMark,
 } from './replicated/entry.ts'
+import { HeardTurns } from './replicated/heard.ts'
 import { type Replayed, replayInto } from './replicated/replay.ts'
 import { Sweep } from './replicated/sweep.ts'
 
@@ -74,6 +75,7 @@ class ReplicatedLog implements Log {
   readonly #counters = { commits: 0, syncs: 0, rowsWritten: 0, bytesWritten: 0 }
   /** Aborted with the grant, or when this log failed. */
   readonly #ended = new AbortController()
+  readonly #heard = new HeardTurns()
   #engineId = NO_ENGINE
   #number = 0
   /** What the next commit says of topics. */
@@ -106,6 +108,17 @@ class ReplicatedLog implements Log {
     return this.#grant.epoch
   }
 
+  /** Before the requests of a member's turn are applied. */
+  noteHeard(session: string, turn: number): void {
+    this.#heard.note([session, this.#grant.epoch, turn])
+  }
+
+  /** How far members of earlier owners were heard, and the first epoch of which all are known. */
+  heardBefore(): { readonly since: number; readonly turns: Readonly<Record<string, number>> } {
+    const since = this.#heard.forgetBefore(this.#grant.epoch)
+    return { since, turns: Object.fromEntries(this.#heard.list().map(([session, , turn]) => [session, turn])) }
+  }
+
   /** Aborted when the grant or this log has ended; the reason is a SluiceError. */
   get signal(): AbortSignal {
     return this.#ended.signal
@@ -119,7 +132,7 @@ class ReplicatedLog implements Log {
   async own(): Promise<Ownership> {
     const { epoch, signal } = this.#grant
     await this.#append('claim', [new Uint8Array(0)], NO_ENGINE)
-    const replayed = await replayInto(this.#journal, this.#grant, this.#cache)
+    const replayed = await replayInto(this.#journal, this.#grant, this.#cache, this.#heard)
     this.#checkEngine(replayed)
     this.#engineId = replayed.engineId ?? randomBytes(8).toString('hex')
     await this.#append(
@@ -200,7 +213,9 @@ class ReplicatedLog implements Log {
     const copies = this.#sweep?.next(own) ?? { batches: [], state: [] }
     const topics = isStart ? [...this.#cache.topics] : [...this.#topics.values()]
     const isLast = this.#sweep?.isDone === true
+    const heard = this.#heard.take(isStart)
     const body = encodeCommit({
+      heard,
       first: isLast ? (this.#sweep as Sweep).start : null,
       topics,
       copiedBatches: copies.batches,
@@ -212,6 +227,7 @@ class ReplicatedLog implements Log {
     if (outcome.status !== 'durable') {
       // Nothing was kept, and so nothing was copied either: the sweep begins anew.
       this.#sweep = null
+      this.#heard.giveBack(heard)
       return outcome
     }
     this.#topics.clear()

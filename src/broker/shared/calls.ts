@@ -2,9 +2,9 @@
  * What this process has asked and has no answer to yet, wherever it was sent, so that it can be sent elsewhere when the
  * owner changes, or be ended when nobody answers.
  *
- *     held ──sent to an owner──> sent ──answer──> gone
- *       ^                          │ the owner is gone: held again, where a second time changes nothing; else UNKNOWN
- *       └──────────────────────────┘
+ *     held ──sent to an owner, in a turn──> sent ──answer──> gone
+ *       ^                                     │ the owner is gone: held again, where the turn had no effect, or where a
+ *       └─────────────────────────────────────┘ second time changes nothing; else UNKNOWN
  */
 import type { AppendRequest, Command, SettleOutcome } from '../../engine/contract.ts'
 import { isKeyed, isRepeatableCommand } from '../../engine/repeatable.ts'
@@ -16,8 +16,9 @@ const PATIENCE_MS = 30_000
 
 interface Call {
   request: LedgerRequest
-  /** Whether an owner may have it now, and whether one before may have had it. */
-  isSent: boolean
+  /** The turn in which an owner got it; 0: none has it now. */
+  turn: number
+  /** Whether an owner before may have done it. */
   wasSent: boolean
   readonly untilMs: number
 }
@@ -37,16 +38,16 @@ export class Calls {
         continue
       }
       const untilMs = nowMs + PATIENCE_MS + waitOf(request)
-      this.#calls.set(request.id, { request, isSent: false, wasSent: false, untilMs })
+      this.#calls.set(request.id, { request, turn: 0, wasSent: false, untilMs })
     }
   }
 
-  /** Everything that no owner has, in order; an owner has it now. */
-  takeHeld(): LedgerRequest[] {
+  /** Everything that no owner has, in order; an owner has it now, in this turn. */
+  takeHeld(turn: number): LedgerRequest[] {
     const held: LedgerRequest[] = []
     for (const call of this.#calls.values()) {
-      if (call.isSent) continue
-      call.isSent = true
+      if (call.turn > 0) continue
+      call.turn = turn
       held.push(call.request)
     }
     return held
@@ -62,26 +63,18 @@ export class Calls {
     })
   }
 
-  /** The owner has said that nothing came of these, and nothing will. */
-  holdAgain(ids: Iterable<number>): void {
-    for (const id of ids) {
-      const call = this.#calls.get(id)
-      if (call !== undefined) call.isSent = false
-    }
-  }
-
-  /** The owner answered everything that it took in, but for waits, of which nothing came. */
-  holdAllAgain(): void {
-    this.holdAgain(this.#calls.keys())
+  /** What was sent in later turns than this had no effect, and will have none. */
+  holdAfter(turn: number): void {
+    for (const call of this.#calls.values()) if (call.turn > turn) call.turn = 0
   }
 
   /** The owner is gone, with what it was sent. Answers what cannot be sent again. */
   loseOwner(why: string): LedgerAnswer[] {
     const ended: LedgerAnswer[] = []
     for (const [id, call] of this.#calls) {
-      if (!call.isSent) continue
+      if (call.turn === 0) continue
       if (isRepeatable(call.request)) {
-        call.isSent = false
+        call.turn = 0
         call.wasSent = true
         continue
       }
@@ -98,7 +91,7 @@ export class Calls {
       if (call.untilMs > nowMs) continue
       this.#calls.delete(id)
       ended.push(
-        (call.isSent || call.wasSent) && isChanging(call.request)
+        (call.turn > 0 || call.wasSent) && isChanging(call.request)
           ? failed(id, 'UNKNOWN', `Whether it took effect is not known: the owner did not answer in time. ${AGAIN}`)
           : failed(id, 'UNREACHABLE', 'The broker, or the process that owns the data there, did not answer in time.'),
       )
@@ -109,7 +102,7 @@ export class Calls {
   /** Answers everything with an error. */
   fail(code: ErrorCode, message: string, details: Readonly<Record<string, unknown>>): LedgerAnswer[] {
     const ended = [...this.#calls].map(([id, call]) =>
-      (call.isSent || call.wasSent) && isChanging(call.request)
+      (call.turn > 0 || call.wasSent) && isChanging(call.request)
         ? failed(id, 'UNKNOWN', `Whether it took effect is not known: ${message}`, { ...details, code })
         : failed(id, code, message, details),
     )
@@ -120,7 +113,7 @@ export class Calls {
   /** A wait that no owner has ends as soon as one hears of it. */
   #endWait(id: number): void {
     const call = this.#calls.get(id)
-    if (call === undefined || call.isSent) return
+    if (call === undefined || call.turn > 0) return
     const { request } = call
     if (request.kind === 'lease' || request.kind === 'read' || request.kind === 'watch')
       call.request = { ...request, body: { ...request.body, waitMs: 0 } } as LedgerRequest
@@ -129,7 +122,7 @@ export class Calls {
   /** The wait of `id` is over, and no owner has it: what a lease then answers. */
   endHeldLease(id: number): LedgerAnswer[] {
     const call = this.#calls.get(id)
-    if (call === undefined || call.isSent || call.request.kind !== 'lease') return []
+    if (call === undefined || call.turn > 0 || call.request.kind !== 'lease') return []
     this.#calls.delete(id)
     return [{ id, value: { status: 'empty' } }]
   }

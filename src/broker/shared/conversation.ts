@@ -58,9 +58,9 @@ export class Conversation<Said, Heard> {
     return this.#unconfirmed.length === 0
   }
 
-  /** What was said after `number`, and is not known to have come. */
-  saidAfter(number: number): Said[] {
-    return this.#unconfirmed.filter((one) => one.number > number).map(({ payload }) => payload)
+  /** The number that the next payload gets. */
+  get nextNumber(): number {
+    return this.#said + 1
   }
 
   say(payload: Said): void {

@@ -7,6 +7,7 @@
  * A member that is silent for long is gone: its waits are ended, so that nothing is handed to it. What it was handed ends
  * with the time of its lease.
  */
+import { randomUUID } from 'node:crypto'
 import type { FindOutcome, LeaseOutcome, ReadOutcome } from '../../engine/contract.ts'
 import type { Host } from '../../host/host.ts'
 import type { LedgerAnswer, LedgerRequest } from '../../ledger/requests.ts'
@@ -37,6 +38,8 @@ interface Origin {
 export interface DeskHooks {
   send(to: string, letter: Letter): void
   submit(requests: readonly LedgerRequest[]): void
+  /** Before the requests of a turn are submitted. */
+  note(session: string, turn: number): void
   /** Answers for this process. */
   answer(answers: readonly LedgerAnswer[]): void
 }
@@ -50,6 +53,9 @@ export class Desk {
   readonly #origins = new Map<number, Origin>()
   /** The broker's number of what this process asked, by its own number. */
   readonly #ownAsked = new Map<number, number>()
+  /** This process, among the sessions of its own desk. */
+  readonly ownSession = randomUUID()
+  #ownTurns = 0
   #nextId = 1
   #mode: 'open' | 'stopping' | 'closed' = 'open'
 
@@ -73,9 +79,16 @@ export class Desk {
     return Object.fromEntries([...this.#sessions.values()].map(({ name, heard }) => [name, heard]))
   }
 
+  /** The number of the next turn of this process itself. */
+  get nextOwnTurn(): number {
+    return this.#ownTurns + 1
+  }
+
   /** What this process asks. */
   submitOwn(requests: readonly LedgerRequest[]): void {
-    if (requests.length > 0) this.#submit(null, requests)
+    if (requests.length === 0) return
+    this.#hooks.note(this.ownSession, ++this.#ownTurns)
+    this.#submit(null, requests)
   }
 
   hear({ from, session: name, turn }: AskLetter): void {
@@ -158,7 +171,7 @@ export class Desk {
       conversation: new Conversation<readonly LedgerAnswer[], readonly LedgerRequest[]>(this.#host, {
         send: (turn) => this.#hooks.send(from, { kind: 'tells', version: LETTER_VERSION, epoch, session: name, turn }),
         deliver: (requests) => {
-          session.heard++
+          this.#hooks.note(name, ++session.heard)
           this.#submit(session, requests)
         },
       }),

@@ -24,6 +24,8 @@ export type Letter =
       readonly epoch: number
       readonly engineId: string
       readonly abilities: EngineAbilities
+      /** How many turns of sessions with earlier owners may have taken effect, of all epochs from `since` on. */
+      readonly before: { readonly since: number; readonly turns: Readonly<Record<string, number>> }
     }
   /**
    * `heard`: how many turns of each session took effect; later ones never will. `isAnswered`: every member has all answers

@@ -68,6 +68,8 @@ export class Router {
   #mode: Mode = 'seeking'
   #ruling: Ruling | null = null
   #following: Following | null = null
+  /** The session with an owner that is gone, until the next one says what came of it. */
+  #past: { readonly session: string; readonly epoch: number } | null = null
   #highestEpoch = 0
   #engineId: string | null = null
   #failure: SluiceError | null = null
@@ -224,7 +226,7 @@ export class Router {
   /** Takes the journal over, rules, and resolves when that is over. Rejects with why. */
   async #rule(grant: Grant): Promise<void> {
     const { host, openLog } = this.#options
-    this.#stopFollowing('another owner takes over')
+    this.#stopFollowing()
     this.#become('taking')
     const log = openLog(grant, this.#engineId)
     const ended = new Promise<never>((_resolve, reject) => {
@@ -235,6 +237,7 @@ export class Router {
     const desk = new Desk(host, grant.epoch, {
       send: (to, letter) => void this.#write(to, letter),
       submit: (requests) => ruling.broker?.submit(requests),
+      note: (session, turn) => log.noteHeard(session, turn),
       answer: (answers) => this.#emit(this.#calls.answer(answers)),
     })
     const ruling: Ruling = { log, desk, broker: null }
@@ -256,6 +259,7 @@ export class Router {
       this.#engineId = log.engineId
       this.#highestEpoch = Math.max(this.#highestEpoch, grant.epoch)
       this.#become('owner')
+      this.#resolvePast(log.heardBefore())
       await this.#mailbox?.serveOwner(true)
       const abilities = abilitiesOver(log.abilities)
       await this.#write('all', this.#ownerLetter(ruling, abilities))
@@ -271,11 +275,12 @@ export class Router {
   async #abdicate(ruling: Ruling): Promise<void> {
     this.#ruling = null
     this.#become('seeking')
+    // Only one that ruled has calls of its own with it; before that, those of the owner before are still open.
+    if (ruling.broker !== null) this.#past = { session: ruling.desk.ownSession, epoch: ruling.log.epoch }
     ruling.desk.close()
     await ruling.broker?.close().catch(() => {})
     ruling.log.close()
     await this.#mailbox?.serveOwner(false)
-    this.#emit(this.#calls.loseOwner('this process lost the ownership of the data, or the connection to the broker'))
   }
 
   #ownerLetter({ log }: Ruling, abilities: EngineAbilities): OwnerLetter {
@@ -286,6 +291,7 @@ export class Router {
       epoch: log.epoch,
       engineId: log.engineId,
       abilities,
+      before: log.heardBefore(),
     }
   }
 
@@ -296,7 +302,7 @@ export class Router {
     this.#ruling?.log.yieldTo(owner.epoch)
     if (owner.epoch < this.#highestEpoch || this.#isEnding || this.#mode === 'owner' || this.#mode === 'taking') return
     if (this.#following?.owner.epoch === owner.epoch) return
-    this.#stopFollowing('the owner of the data has changed')
+    this.#stopFollowing()
     this.#highestEpoch = owner.epoch
     if (this.#engineId !== null && owner.engineId !== this.#engineId)
       return this.#fail(
@@ -307,6 +313,7 @@ export class Router {
         ),
       )
     this.#engineId = owner.engineId
+    this.#resolvePast(owner.before)
     this.#openSession(owner)
     this.#become('member')
     this.#settled?.resolve(owner.abilities)
@@ -335,24 +342,31 @@ export class Router {
     this.#following = following
   }
 
-  #stopFollowing(why: string): void {
+  #stopFollowing(): void {
     const following = this.#following
     if (following === null) return
     this.#following = null
     following.conversation.close()
+    this.#past = { session: following.session, epoch: following.owner.epoch }
     this.#become('seeking')
-    this.#emit(this.#calls.loseOwner(why))
+  }
+
+  /** There is an owner again: it knows what those before have done of what this process asked. */
+  #resolvePast(before: OwnerLetter['before']): void {
+    const past = this.#past
+    if (past === null) return
+    this.#past = null
+    if (past.epoch >= before.since) this.#calls.holdAfter(before.turns[past.session] ?? 0)
+    this.#emit(this.#calls.loseOwner('the owner of the data has changed, and its answer was lost'))
   }
 
   /** The owner goes in good order: what it has not heard, nobody has. */
   #heedLeaving({ epoch, heard, isAnswered }: Extract<Letter, { kind: 'leaving' }>): void {
     const following = this.#following
     if (following === null || following.owner.epoch !== epoch) return
-    if (isAnswered) this.#calls.holdAllAgain()
-    const unheard = following.conversation.saidAfter(heard[following.session] ?? 0)
-    this.#calls.holdAgain(unheard.flat().map(({ id }) => id))
+    this.#calls.holdAfter(isAnswered ? 0 : (heard[following.session] ?? 0))
     this.#highestEpoch = Math.max(this.#highestEpoch, epoch + 1)
-    this.#stopFollowing('the owner of the data has stopped')
+    this.#stopFollowing()
   }
 
   // ---- letters
@@ -373,7 +387,9 @@ export class Router {
         return this.#heedLeaving(letter)
       case 'forgotten':
         if (this.#following?.session !== letter.session) return
-        this.#stopFollowing('the owner took this process for dead')
+        this.#stopFollowing()
+        this.#past = null
+        this.#emit(this.#calls.loseOwner('the owner took this process for dead'))
         return this.#sayHello()
       case 'asks':
         if (ruling === null || letter.epoch !== ruling.log.epoch) return
@@ -406,10 +422,12 @@ export class Router {
 
   /** Gives what nobody has to the owner, if there is one. */
   #send(): void {
-    if (this.#mode === 'owner') this.#ruling?.desk.submitOwn(this.#calls.takeHeld())
-    else if (this.#mode === 'member' && this.#following !== null) {
-      const held = this.#calls.takeHeld()
-      if (held.length > 0) this.#following.conversation.say(held)
+    const { desk } = this.#ruling ?? {}
+    const { conversation } = this.#following ?? {}
+    if (this.#mode === 'owner' && desk !== undefined) desk.submitOwn(this.#calls.takeHeld(desk.nextOwnTurn))
+    else if (this.#mode === 'member' && conversation !== undefined) {
+      const held = this.#calls.takeHeld(conversation.nextNumber)
+      if (held.length > 0) conversation.say(held)
     }
   }
 

@@ -17,7 +17,8 @@
  * that must be kept, each null where there was none. A commit is the bodies of its parts, one behind the other:
  *
  *      0     4  length n of the JSON text
- *      4     n  JSON {f: first, t: topics, c: copied batches, b: batches, s: copied state, k: state}
+ *      4     n  JSON {f: first, h: heard, t: topics, c: copied batches, b: batches, s: copied state, k: state}
+ *                 h  [session, epoch, turn], …     how many turns of a member's session this commit and those before may hold
  *                 f  [epoch, number] of the first entry that must be kept from now on; null: as before
  *                 t  [id, name, trimTo], …         topics that are new or were trimmed, or all at the start of a sweep
  *                 c, b  [topic, baseOffset, count, timestampMs, startBytes, length], …
@@ -105,9 +106,13 @@ export type StateChange = readonly [key: string, value: Uint8Array | null]
 /** A place in a journal, which outlives the texts of the broker. */
 export type Place = readonly [epoch: number, number: number]
 
+/** How many turns of a member's session may have taken effect. */
+export type Heard = readonly [session: string, epoch: number, turn: number]
+
 export interface CommitBody {
   /** The first entry that must be kept from now on, where that changes. */
   readonly first: Place | null
+  readonly heard: readonly Heard[]
   readonly topics: readonly TopicMark[]
   readonly copiedBatches: readonly StoredBatch[]
   readonly batches: readonly StoredBatch[]
@@ -120,6 +125,7 @@ type StateRow = [key: string, length: number]
 
 interface CommitJson {
   readonly f: Place | null
+  readonly h: readonly Heard[]
   readonly t: readonly [id: number, name: string, trimTo: number][]
   readonly c: readonly BatchRow[]
   readonly b: readonly BatchRow[]
@@ -140,6 +146,7 @@ export function encodeCommit(commit: CommitBody): Buffer {
   }
   const json: CommitJson = {
     f: commit.first,
+    h: commit.heard,
     t: commit.topics.map(({ id, name, trimTo }) => [id, name, trimTo]),
     c: commit.copiedBatches.map(addBatch),
     b: commit.batches.map(addBatch),
@@ -173,6 +180,7 @@ export function decodeCommit(body: Buffer, place: string): CommitBody {
   const toState = ([key, length]: StateRow): StateChange => [key, length < 0 ? null : take(length)]
   const commit = {
     first: json.f,
+    heard: json.h,
     topics: json.t.map(([id, name, trimTo]) => ({ id, name, trimTo })),
     copiedBatches: json.c.map(toBatch),
     batches: json.b.map(toBatch),

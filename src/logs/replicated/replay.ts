@@ -9,6 +9,7 @@
 import type { Grant, Journal, JournalEntry } from '../../journals/contract.ts'
 import type { Cache } from './cache.ts'
 import { corrupt, decodeCommit, decodeEntry, type Entry, NO_ENGINE, type Place } from './entry.ts'
+import type { HeardTurns } from './heard.ts'
 
 export interface Replayed {
   /** null: nothing was there. */
@@ -21,8 +22,8 @@ export interface Replayed {
   readonly bytes: number
 }
 
-export async function replayInto(journal: Journal, grant: Grant, cache: Cache): Promise<Replayed> {
-  const replay = new Replay(cache, grant.epoch)
+export async function replayInto(journal: Journal, grant: Grant, cache: Cache, heard: HeardTurns): Promise<Replayed> {
+  const replay = new Replay(cache, heard, grant.epoch)
   let bytes = 0
   let isClaimed = false
   for await (const read of journal.replay(grant)) {
@@ -46,6 +47,7 @@ class Replay {
   #start: Place | null = null
   #startsWithClaim = false
   readonly #cache: Cache
+  readonly #heard: HeardTurns
   readonly #ownEpoch: number
   /** The highest epoch claimed so far, and the number that comes next in it; null: before the first entry. */
   #epoch: number | null = null
@@ -54,8 +56,9 @@ class Replay {
   /** Whether the parts that are kept are those of a whole commit: not so where its first ones were cut off. */
   #isWhole = true
 
-  constructor(cache: Cache, ownEpoch: number) {
+  constructor(cache: Cache, heard: HeardTurns, ownEpoch: number) {
     this.#cache = cache
+    this.#heard = heard
     this.#ownEpoch = ownEpoch
   }
 
@@ -138,6 +141,7 @@ class Replay {
     if (this.#isWhole) {
       const commit = decodeCommit(whole, place)
       this.first = commit.first ?? this.first
+      for (const one of commit.heard) this.#heard.learn(one)
       this.#cache.fill(commit)
     }
     this.#isWhole = true
