@@ -89,9 +89,11 @@ export {
   type QueueOptions,
 } from './queue.ts'
 export { type Restored, restore } from './restore.ts'
+export { Schedule, type ScheduleInfo, type ScheduleOptions, type Tick } from './schedule.ts'
 export { type Schema, type SchemaIssue, validatePayload } from './schema.ts'
 export type { OnSettled } from './settled-watches.ts'
 export { type BackupInfo, createSluice, Sluice, type SluiceOptions, type SluiceParts } from './sluice.ts'
+export type { StoredSchedules } from './stored-schedules.ts'
 export {
   type DeadMessage,
   type DeadMessagePage,

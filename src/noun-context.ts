@@ -2,6 +2,7 @@
 import type { Engine } from './engine/contract.ts'
 import type { Host } from './host/host.ts'
 import type { LeaseHeart } from './lease-heart.ts'
+import type { ScheduleRunner } from './schedule-runner.ts'
 import type { SettledWatches } from './settled-watches.ts'
 import type { Worker } from './worker.ts'
 
@@ -19,6 +20,8 @@ export interface NounContext {
   isClosed(): boolean
   /** Workers that are not closed. */
   readonly workers: Set<Worker>
+  /** Schedules that this process fires. */
+  readonly schedules: Set<ScheduleRunner>
   /** Takes what no caller waits for. Never throws. */
   report(error: unknown): void
   /** The queue or topic that was declared here under this name, if any. */

@@ -138,8 +138,11 @@ export function findNodeProblem(version: string): SluiceError | null {
   )
 }
 
-/** Names of queues, topics and groups. */
-export function checkName(name: unknown, what: 'queue' | 'topic' | 'group'): void {
+/** What has a name. */
+export type Named = 'queue' | 'topic' | 'group' | 'schedule'
+
+/** Names of queues, topics, groups and schedules. */
+export function checkName(name: unknown, what: Named): void {
   if (typeof name === 'string' && NAME.test(name)) return
   throw new SluiceError(
     'INVALID_NAME',

@@ -30,6 +30,7 @@ import { BatchView, type Priority } from './message-batch.ts'
 import type { NounContext } from './noun-context.ts'
 import { checkOptions } from './options-check.ts'
 import { notFoundError } from './outcomes.ts'
+import { removeSchedule, Schedule, type ScheduleOptions, type Tick } from './schedule.ts'
 import type { Schema } from './schema.ts'
 import {
   CALL_RULES,
@@ -265,6 +266,20 @@ export class Queue<P = unknown, R = unknown, In = P> {
       handler,
       options,
     )
+  }
+
+  /**
+   * Adds a job at each tick of a cron or an interval. `payload` is the payload, which is stored, so that every process that
+   * runs schedules fires it; or a function that makes it, and then the processes that call this do. Each tick has one job,
+   * however many processes there are. Given again under its name it is changed. Throws `INVALID_OPTION`.
+   */
+  schedule(name: string, options: ScheduleOptions, payload: In | ((tick: Tick) => In | PromiseLike<In>)): Schedule {
+    return new Schedule(this.#context, this.#feed, name, options, payload)
+  }
+
+  /** Removes a schedule; false where there is none of that name. Jobs that it has added go on. */
+  unschedule(name: string): Promise<boolean> {
+    return removeSchedule(this.#context, this.name, name)
   }
 
   /** A job of this queue by its id. Rejects with `JOB_NOT_FOUND`. */

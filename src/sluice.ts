@@ -12,8 +12,11 @@ import { MAX_PAYLOAD_BYTES } from './message-batch.ts'
 import type { NounContext } from './noun-context.ts'
 import { callback, checkName, checkOptions, createRules, whole } from './options-check.ts'
 import { Queue, type QueueOptions } from './queue.ts'
+import { listSchedules, type ScheduleInfo } from './schedule.ts'
+import type { ScheduleRunner } from './schedule-runner.ts'
 import type { Schema } from './schema.ts'
 import { SettledWatches } from './settled-watches.ts'
+import { StoredSchedules } from './stored-schedules.ts'
 import { Topic, type TopicOptions } from './topic.ts'
 import type { Worker } from './worker.ts'
 import { CLOSE_RULES, type CloseOptions } from './worker-options.ts'
@@ -69,6 +72,7 @@ export class Sluice {
   readonly #context: NounContext
   readonly #queues = new Map<string, Queue<unknown, unknown, unknown>>()
   readonly #topics = new Map<string, Topic<unknown, unknown>>()
+  #stored: StoredSchedules | null = null
   #closing: Promise<void> | null = null
   #isClosed = false
 
@@ -83,6 +87,7 @@ export class Sluice {
       settledWatches: new SettledWatches(),
       isClosed: () => this.#isClosed,
       workers: new Set<Worker>(),
+      schedules: new Set<ScheduleRunner>(),
       report: createReport(options.onError),
       findNoun: (name) => this.#queues.get(name) ?? this.#topics.get(name),
     }
@@ -118,6 +123,20 @@ export class Sluice {
     return topic
   }
 
+  /**
+   * Fires, from this process, the schedules whose payload is stored, whoever declared them; `sluice serve` does so by
+   * itself. Any number of processes may: each tick has one job. Until `close()`.
+   */
+  runSchedules(): StoredSchedules {
+    this.#stored ??= new StoredSchedules(this.#context, (name) => this.queue(name))
+    return this.#stored
+  }
+
+  /** All schedules, by queue and name. */
+  schedules(): Promise<readonly ScheduleInfo[]> {
+    return listSchedules(this.#context)
+  }
+
   /** Depths, limits, groups, and what the log has done. */
   stats(): Promise<EngineStats> {
     return this.engine.stats()
@@ -150,7 +169,9 @@ export class Sluice {
   }
 
   async #close(options: CloseOptions): Promise<void> {
-    const { workers, settledWatches } = this.#context
+    const { workers, schedules, settledWatches } = this.#context
+    this.#stored?.close()
+    await Promise.all([...schedules].map((runner) => runner.close()))
     await Promise.all([...workers].map((worker) => worker.close(options)))
     const nouns = [...this.#queues.values(), ...this.#topics.values()]
     await Promise.all(nouns.map((noun) => noun.flush()))

@@ -274,6 +274,10 @@ function toCommand(command: Command): Call | null {
     case 'dead':
     case 'explain':
     case 'backup':
+    case 'schedule':
+    case 'unschedule':
+    case 'schedules':
+    case 'fire':
       return null
     case 'cancel':
       return { kind: 'cancel', job: command.id }
@@ -305,6 +309,9 @@ function toDone(outcome: CommandOutcome): Answer {
       return { status: 'done', count: outcome.letters.length }
     case 'explained':
       return { status: 'found', job: toJob(outcome.job) }
+    case 'schedule':
+    case 'schedules':
+      return { status: 'done' }
     default:
       return { status: outcome.status }
   }

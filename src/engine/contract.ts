@@ -14,6 +14,7 @@
 import type { Durability } from '../logs/contract.ts'
 import type { EngineAbilities } from './abilities.ts'
 import type { GroupSettings, Partially, QueueSettings, TopicSettings } from './options.ts'
+import type { ScheduleCommand, ScheduleOutcome } from './schedules.ts'
 
 export interface Engine {
   readonly abilities: EngineAbilities
@@ -373,6 +374,7 @@ export type Command =
   | { readonly kind: 'remember'; readonly hold: Hold; readonly name: string; readonly value: string }
   /** What was kept under that name. */
   | { readonly kind: 'recall'; readonly hold: Hold; readonly name: string }
+  | ScheduleCommand
 
 export type CommandOutcome =
   | { readonly status: 'done'; readonly count?: number; readonly value?: string; readonly ids?: readonly string[] }
@@ -383,6 +385,7 @@ export type CommandOutcome =
   | { readonly status: 'lost' }
   | { readonly status: 'not-found' }
   | OffsetProblem
+  | ScheduleOutcome
   | FullOutcome
 
 export interface DeadLetter {

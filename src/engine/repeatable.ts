@@ -1,7 +1,8 @@
 /**
  * What may be sent again when an answer does not come, and nobody knows whether the first time took effect.
  *
- *   a second time changes nothing       find, watch, read, stats, extend, declare, pause, resume, seek, remember, recall, an
+ *   a second time changes nothing       find, watch, read, stats, extend, declare, pause, resume, seek, remember, recall,
+ *                                       schedules and their firing (the place it moves on from), an
  *                                       append of which every message has an idempotency key (P8), a settle (its fence, P5)
  *   a second time may be another        any other append, redrive, discard, forget: UNKNOWN (P2)
  *
@@ -22,6 +23,10 @@ const REPEATABLE_COMMANDS: ReadonlySet<Command['kind']> = new Set([
   'seek',
   'remember',
   'recall',
+  'schedule',
+  'unschedule',
+  'schedules',
+  'fire',
 ])
 
 export function isRepeatableCommand({ kind }: Command): boolean {

@@ -5,6 +5,7 @@ import type { Core } from './core.ts'
 import { explainJob } from './explaining.ts'
 import { cancelJob } from './jobs.ts'
 import { discard, findOffsetProblem, forgetGroup, listDead, redrive, seekGroup, setPaused } from './operating.ts'
+import { carryOutSchedule, isScheduleCommand } from './schedules.ts'
 import { findLease } from './settling.ts'
 import { decodeText, encodeText } from './state.ts'
 import type { Topic } from './topic.ts'
@@ -20,6 +21,7 @@ export function carryOut(core: Core, topics: ReadonlyMap<string, Topic>, command
   }
   if (command.kind === 'backup')
     throw new SluiceError('UNSUPPORTED', 'A backup is made by the engine that has the file')
+  if (isScheduleCommand(command)) return carryOutSchedule(core, topics, command)
   if (command.kind === 'explain') return explainJob(core, topics, command.id)
   if (command.kind === 'remember' || command.kind === 'recall') return once(core, topics, command)
   const group = topics.get(command.topic)?.groups.get(command.group)

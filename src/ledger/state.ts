@@ -18,6 +18,8 @@
  *     d/TOPIC/DUE-SERIAL        a delayed job: a double (accepted at), a batch of one message
  *     m/TOPIC/DUE-SERIAL        JSON MovedRow: where a delayed job went
  *     b/TOPIC/PLACE             JSON PromiseRow: the callback that a job will get; PLACE is its OFFSET, or `s` DUE-SERIAL
+ *     z/QUEUE/NAME              JSON: a schedule (schedules.ts)
+ *     y                         JSON number: rises with each change of a schedule
  *     i/TOPIC/BUCKET/HASH       JSON IdempotencyRow; a bucket is named by the time at which it begins
  *
  * Numbers in keys are in hexadecimal, 14 digits, so that their order is the order of the keys.

@@ -4,7 +4,7 @@
  */
 import { SluiceError } from '../errors.ts'
 import { type JsonSchema, objectSchema, type Schematic, schemaOf } from '../json-schema.ts'
-import { checkName, checkOptions, createRules, invalidOption, NAME, type Rules } from '../options-check.ts'
+import { checkName, checkOptions, createRules, invalidOption, NAME, type Named, type Rules } from '../options-check.ts'
 import { isDeeperThan, MAX_JSON_DEPTH } from '../payload.ts'
 
 /** Reads one member; `name` is for the message. An absent member is `undefined`. Its schema is what the OpenAPI document says. */
@@ -104,13 +104,13 @@ export function optional<T>(read: Reader<T>): Reader<T | undefined> {
 }
 
 /** A name of a queue, topic or group, as it stands in a path or body. */
-export function readName(value: unknown, what: 'queue' | 'topic' | 'group'): string {
+export function readName(value: unknown, what: Named): string {
   checkName(value, what)
   return value as string
 }
 
 /** The same as a member. */
-export function named(what: 'queue' | 'topic' | 'group'): Reader<string> {
+export function named(what: Named): Reader<string> {
   return reader({ type: 'string', pattern: NAME.source }, (value) => readName(value, what))
 }
 

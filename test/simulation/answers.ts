@@ -136,6 +136,8 @@ export function toDone(value: AnswerValue): Answer {
       return { status: outcome.status }
     case 'dead-letters':
     case 'explained':
+    case 'schedule':
+    case 'schedules':
       assert.fail('no simulated client asks for them')
   }
 }

@@ -56,6 +56,12 @@ const METHODS: { readonly [M in EngineMethod]: Bind<M> } = {
       caller.requireEverywhere('admin')
       return command
     }
+    if (ask === 'schedule') {
+      const asked = command as Extract<Command, { kind: 'schedule' | 'unschedule' | 'fire' }>
+      caller.require('publish', asked.queue)
+      if (asked.kind !== 'fire' || asked.append === null) return asked
+      return { ...asked, append: bindAppends([asked.append], caller)[0] }
+    }
     if (ask === 'hold') {
       const holding = command as Extract<Command, { kind: 'remember' | 'recall' }>
       return { ...holding, hold: bindHold(holding.hold, caller) }
@@ -66,8 +72,9 @@ const METHODS: { readonly [M in EngineMethod]: Bind<M> } = {
   stats: () => null,
 }
 
-/** `job`: hidden or not, see engine.ts. `hold`: whoever has the token. `everything`: admin of every name. */
-const COMMANDS: Readonly<Record<Command['kind'], Scope | 'job' | 'hold' | 'everything'>> = {
+/** `job`: hidden or not, see engine.ts. `hold`: whoever has the token. `schedule`: publish, on its
+ * queue. `everything`: admin of every name. */
+const COMMANDS: Readonly<Record<Command['kind'], Scope | 'job' | 'hold' | 'schedule' | 'everything'>> = {
   cancel: 'job',
   explain: 'job',
   pause: 'admin',
@@ -80,6 +87,10 @@ const COMMANDS: Readonly<Record<Command['kind'], Scope | 'job' | 'hold' | 'every
   remember: 'hold',
   recall: 'hold',
   backup: 'everything',
+  schedule: 'schedule',
+  unschedule: 'schedule',
+  fire: 'schedule',
+  schedules: 'everything',
 }
 
 /** The argument as the engine gets it. Throws `FORBIDDEN`. */

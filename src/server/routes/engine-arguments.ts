@@ -3,6 +3,7 @@
  * names what is wrong, and the engine never sees it.
  */
 import { callbackUrl, normalizeCallbackUrl } from '../../callback-url.ts'
+import { MAX_SCHEDULED_JOB_BYTES, MAX_TIMING_BYTES } from '../../engine/schedules.ts'
 import { SluiceError } from '../../errors.ts'
 import { findBatchDamage, MAX_BATCH_MESSAGES } from '../../message-batch.ts'
 import { checkOptions, invalidOption } from '../../options-check.ts'
@@ -140,6 +141,7 @@ function command(value: unknown, name: string): void {
   const letters = { ...group, ids: optional(list(text(MAX_ID_BYTES))), max: whole(1, 1_000_000) }
   const holding = object({ ...hold() })
   const kept = { hold: holding, name: text(256) }
+  const schedule = { queue: anyName('queue'), name: anyName('schedule') }
   const kinds: Record<string, Check> = {
     cancel: object({ kind: anything, id: text(MAX_ID_BYTES) }),
     explain: object({ kind: anything, id: text(MAX_ID_BYTES) }),
@@ -152,6 +154,28 @@ function command(value: unknown, name: string): void {
     seek: object({ kind: anything, ...group, from: readFrom }),
     remember: object({ kind: anything, ...kept, value: json() }),
     recall: object({ kind: anything, ...kept }),
+    schedule: object({
+      kind: anything,
+      ...schedule,
+      timing: json(MAX_TIMING_BYTES),
+      job: json(MAX_SCHEDULED_JOB_BYTES),
+    }),
+    unschedule: object({ kind: anything, ...schedule }),
+    schedules: object({
+      kind: anything,
+      queue: optional(anyName('queue')),
+      knownVersion: optional(whole(0, Number.MAX_SAFE_INTEGER)),
+    }),
+    fire: object({
+      kind: anything,
+      ...schedule,
+      revision: whole(0, Number.MAX_SAFE_INTEGER),
+      fromMs: number,
+      toMs: number,
+      append: (value, name) => {
+        if (value !== null) appendRequest(value, name)
+      },
+    }),
   }
   byKind(value, name, kinds)
 }
@@ -237,7 +261,7 @@ function oneOf(...wanted: readonly string[]): Check {
 
 function anything(): void {}
 
-function anyName(what: 'queue' | 'topic' | 'group'): Check {
+function anyName(what: 'queue' | 'topic' | 'group' | 'schedule'): Check {
   return (value) => {
     readName(value, what)
   }
