@@ -44,8 +44,13 @@ const DEFAULTS: Readonly<Record<string, string>> = {
   'maxmemory-policy': 'noeviction',
   // Snapshots would only cost time: the append-only file is what makes it durable.
   save: '',
+  // By default a replica waits for others for some seconds.
+  'repl-diskless-sync-delay': '0',
   'enable-debug-command': 'yes',
 }
+
+/** Directives of which each word is an argument. */
+const OF_WORDS: ReadonlySet<string> = new Set(['replicaof', 'rename-command'])
 
 /** Its version, installed where it is missing; null where that is not possible, which was then said loudly. */
 export function findRedis(): string | null {
@@ -77,7 +82,7 @@ export async function startRedis(options: RedisOptions = {}): Promise<RedisBroke
   if (replicaOf !== undefined) settings.replicaof = `127.0.0.1 ${replicaOf}`
   const args = Object.entries(settings).flatMap(([name, value]) => [
     `--${name}`,
-    ...(name === 'replicaof' ? value.split(' ') : [value]),
+    ...(OF_WORDS.has(name) ? value.split(' ') : [value]),
   ])
   const url = password === undefined ? `redis://127.0.0.1:${port}` : `redis://:${password}@127.0.0.1:${port}`
   const remove = (): Promise<void> => rm(folder, { recursive: true, force: true })

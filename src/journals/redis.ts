@@ -44,8 +44,10 @@ import { openRedisMailbox, type RedisMailbox } from './redis/mailbox.ts'
 import { damaged, replayEntries } from './redis/replay.ts'
 import { type Known, runScript, Server } from './redis/server.ts'
 
-/** How long a lock holds that is not renewed: a killed owner is followed after that. */
+/** How long a lock holds that is not renewed. */
 const LEASE_MS = 8_000
+/** The share of it after which an owner is followed that is not even connected, as one that was killed. */
+const GONE_SHARE = 0.25
 const RENEW_MS = 2_000
 /** How long an owner tries to reach Redis again. Nobody can take over through a Redis that is down. */
 const PATIENCE_MS = 20_000
@@ -58,7 +60,7 @@ const TRIM_ENTRIES = 1_000
 const CONNECT_MS = 10_000
 
 export interface RedisJournalOptions extends JournalOptions {
-  /** How long a killed owner is waited for. At least 500. @default 8_000 */
+  /** How long an owner that does not answer is waited for; a quarter of it, if it is not even connected. At least 500. @default 8_000 */
   readonly leaseMs?: number | undefined
   /** How long an owner tries to reach Redis again. @default 20_000 */
   readonly patienceMs?: number | undefined
@@ -79,6 +81,14 @@ export async function openRedisJournal(options: RedisJournalOptions): Promise<Jo
   const journal = new RedisJournal(options)
   await journal.open()
   return journal
+}
+
+/** What who waits knows of the holder of the lock. */
+interface Waiting {
+  lock: string
+  connection: string
+  /** Since when it is not connected. */
+  goneMs: number | null
 }
 
 /** A grant as its owner knows it. */
@@ -147,20 +157,25 @@ class RedisJournal implements Journal {
     if (this.#held !== null)
       await this.#release(new SluiceError('UNREACHABLE', 'The grant was given up for another one.'))
     const holder = randomUUID()
+    const seen: Waiting = { lock: '', connection: '', goneMs: null }
     for (;;) {
       try {
         stop.throwIfAborted()
         const connection = await this.#link.ready(stop)
-        const [status, value, other] = (await connection.ask([
+        const isGone = seen.goneMs !== null && performance.now() - seen.goneMs > this.#leaseMs * GONE_SHARE
+        const [status, value, other, by] = (await connection.ask([
           ...runScript(CLAIM, this.#names.state, this.#names.entries, this.#names.lock),
           this.#server.journalId,
           holder,
           String(this.#leaseMs),
+          connection.id,
+          isGone ? seen.lock : '',
         ])) as [string, ...(string | number)[]]
         stop.throwIfAborted()
         if (status === 'granted') return this.#grant(Number(value), holder)
         if (status === 'changed') throw this.#fail(this.#server.gone())
         if (status === 'broken') throw this.#fail(damaged(this.#names, `its last entry is ${value}, in epoch ${other}`))
+        await this.#lookForHolder(connection, seen, String(other), String(by))
         await this.#waitForLock(Number(value), stop)
       } catch (error) {
         if (stop.aborted) throw stop.reason
@@ -168,6 +183,21 @@ class RedisJournal implements Journal {
         // Of what is refused nothing was done; such as by a full disk.
         await delay(250, undefined, { signal: stop }).catch(() => {})
       }
+    }
+  }
+
+  /** A holder that was killed is disconnected at once; one that comes back from a broken connection says by which. */
+  async #lookForHolder(connection: Connection, seen: Waiting, lock: string, by: string): Promise<void> {
+    const isSame = seen.lock === lock && seen.connection === by
+    if (!isSame) Object.assign(seen, { lock, connection: by, goneMs: null })
+    if (by === '') return
+    try {
+      const found = String(await connection.ask(['CLIENT', 'LIST', 'ID', by]))
+      if (found.trim() !== '') seen.goneMs = null
+      else seen.goneMs ??= performance.now()
+    } catch (error) {
+      // Whoever may not ask waits for the lock to expire.
+      if (!(error instanceof Refused)) throw error
     }
   }
 
@@ -221,6 +251,7 @@ class RedisJournal implements Journal {
       String(held.grant.epoch),
       held.holder,
       String(this.#leaseMs),
+      connection.id,
     ])
     if (answer === 'held') held.seenMs = performance.now()
     else if (answer === 'lost') this.#loseTo(held)

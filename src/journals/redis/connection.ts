@@ -78,6 +78,8 @@ export class Connection {
   readonly #client: RedisClient
   readonly #ErrorReply: ClientModule['ErrorReply']
   readonly #onBroken: (cause: Error) => void
+  /** As the server numbers it: who waits for a lock asks whether its holder is still connected. */
+  id = ''
   #outstanding = 0
   #heardMs = performance.now()
   #cause: Error | null = null
@@ -306,6 +308,7 @@ export class Link {
     broken.catch(() => {})
     try {
       await Promise.race([client.connect(), broken])
+      connection.id = String(await connection.ask(['CLIENT', 'ID']))
       await prepare(connection)
       if (connection.isBroken) throw new Broken('the connection was closed')
       return connection

@@ -1,7 +1,8 @@
 /**
  * What stands in Redis. Everything of a namespace shares one hash tag, so that it is on one node of a cluster:
  *
- *     sluice:{NS}:state     hash    format, id (random, of this journal), epoch and holder of the last grant, floor
+ *     sluice:{NS}:state     hash    format, id (random, of this journal), epoch and holder of the last grant, the number of
+ *                                   its connection, floor
  *     sluice:{NS}:entries   stream  EPOCH-0 o HOLDER p LAST   a grant: who got it, and the last id before it
  *                                   EPOCH-N e BYTES           entry N of that grant, from 1, without a gap
  *     sluice:{NS}:lock      string  the holder, until it expires: who waits claims when it is gone
@@ -67,29 +68,35 @@ end
 return { 'journal', state[1], state[2], state[3], state[4], last(KEYS[2]), state[5] }
 `
 
-/** KEYS state entries lock; ARGV id, holder, lease in ms. */
+/**
+ * KEYS state entries lock; ARGV id, holder, lease in ms, number of its connection, and a holder whose lock may be broken.
+ * Answers the epoch, or who has the lock, for how many ms, and by which connection.
+ */
 export const CLAIM = `${SCRIPT}${LAST}
-local state = redis.call('HMGET', KEYS[1], 'id', 'epoch')
+local state = redis.call('HMGET', KEYS[1], 'id', 'epoch', 'connection')
 if state[1] ~= ARGV[1] then return { 'changed' } end
 local lock = redis.call('GET', KEYS[3])
-if lock and lock ~= ARGV[2] then return { 'held', redis.call('PTTL', KEYS[3]) } end
+if lock and lock ~= ARGV[2] and lock ~= ARGV[5] then
+  return { 'held', redis.call('PTTL', KEYS[3]), lock, state[3] or '' }
+end
 local before = last(KEYS[2])
 if tonumber(string.match(before, '^%d+')) ~= tonumber(state[2]) then return { 'broken', before, state[2] } end
 local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
-redis.call('HSET', KEYS[1], 'holder', ARGV[2])
+redis.call('HSET', KEYS[1], 'holder', ARGV[2], 'connection', ARGV[4])
 redis.call('XADD', KEYS[2], epoch .. '-0', 'o', ARGV[2], 'p', before)
 redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3])
 return { 'granted', epoch }
 `
 
 const HELD = `
-local state = redis.call('HMGET', KEYS[1], 'id', 'epoch', 'holder')
+local state = redis.call('HMGET', KEYS[1], 'id', 'epoch', 'holder', 'connection')
 if not state[1] then return 'changed' end
 if state[2] ~= ARGV[1] or state[3] ~= ARGV[2] then return 'lost' end
 `
 
-/** KEYS state lock; ARGV epoch, holder, lease in ms. A lock that expired and that nobody took is taken again. */
+/** KEYS state lock; ARGV epoch, holder, lease in ms, connection. A lock that expired and that nobody took is taken again. */
 export const RENEW = `${SCRIPT}${HELD}
+if state[4] ~= ARGV[4] then redis.call('HSET', KEYS[1], 'connection', ARGV[4]) end
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 return 'held'
 `
