@@ -34,8 +34,6 @@ export interface KafkaOptions {
   readonly sasl?: 'PLAIN' | 'SCRAM-SHA-256' | 'SCRAM-SHA-512'
   /** Speak TLS with clients, with a certificate that is made for it. */
   readonly tls?: boolean
-  /** A second listener of the first node that tells its clients to come to another port: that of a proxy before it. */
-  readonly proxied?: { readonly port: number; readonly advertisedPort: number }
 }
 
 export interface KafkaNode extends Broker {
@@ -206,16 +204,11 @@ function writeUrl({ client, caFile, options }: NodeSettings): string {
 
 function listProperties(settings: NodeSettings): string[] {
   const { id, client, control, voters, folder, options } = settings
-  const { sasl, tls, proxied, nodes = 1, properties = [] } = options
+  const { sasl, tls, nodes = 1, properties = [] } = options
   const security = `${sasl === undefined ? '' : 'SASL_'}${tls === true ? 'SSL' : 'PLAINTEXT'}`
   const listeners = [`CLIENT://127.0.0.1:${client}`, `CONTROL://127.0.0.1:${control}`]
   const advertised = [`CLIENT://127.0.0.1:${client}`]
-  let map = `CLIENT:${security},CONTROL:PLAINTEXT,BETWEEN:PLAINTEXT`
-  if (proxied !== undefined && id === 1) {
-    listeners.push(`PROXIED://127.0.0.1:${proxied.port}`)
-    advertised.push(`PROXIED://127.0.0.1:${proxied.advertisedPort}`)
-    map += `,PROXIED:${security}`
-  }
+  const map = `CLIENT:${security},CONTROL:PLAINTEXT,BETWEEN:PLAINTEXT`
   // Brokers speak without credentials with each other: it is clients whose ways in are tested.
   const between = security === 'PLAINTEXT' ? 'CLIENT' : 'BETWEEN'
   if (between === 'BETWEEN') {
@@ -239,9 +232,9 @@ function listProperties(settings: NodeSettings): string[] {
     'offsets.topic.num.partitions=1',
     'transaction.state.log.num.partitions=1',
     'group.initial.rebalance.delay.ms=0',
-    // A killed node is out of the way soon, and a new leader is there.
-    'broker.session.timeout.ms=6000',
-    'broker.heartbeat.interval.ms=1000',
+    // A killed node is out of the way soon: another leads, and it may come back.
+    `broker.session.timeout.ms=${nodes === 1 ? 3_000 : 6_000}`,
+    `broker.heartbeat.interval.ms=${nodes === 1 ? 500 : 1_000}`,
     'num.network.threads=2',
     'num.io.threads=4',
     'background.threads=2',

@@ -193,6 +193,7 @@ class KafkaJournal implements Journal {
   }
 
   async #own(stop: AbortSignal): Promise<Grant> {
+    await this.#held?.end(new SluiceError('UNREACHABLE', 'This process asked for the journal again.'), false)
     for (;;) {
       stop.throwIfAborted()
       const ended = new AbortController()

@@ -38,12 +38,11 @@ describe('the journal on Kafka', { skip }, () => {
     connectMs: 30_000,
   })
   const freshName = () => `test-${++names}`
-  const proxiedUrl = () => `kafka://127.0.0.1:${proxy.port}`
+  const proxiedUrl = () => `kafka://127.0.0.1:${proxy.port}?advertised=ignore`
 
   before(async () => {
-    const port = await findFreePort()
-    proxy = await openKafkaProxy(port)
-    kafka = await startKafka({ proxied: { port, advertisedPort: proxy.port } })
+    kafka = await startKafka()
+    proxy = await openKafkaProxy(Number(new URL(kafka.url).port))
   })
 
   after(async () => {
@@ -110,16 +109,6 @@ describe('the journal on Kafka', { skip }, () => {
     await box.send('owner', bytes('for nobody'))
     await waitUntil('letters came', () => letters.includes('one') && letters.includes('two'))
     assert.ok(!letters.includes('for nobody'))
-    await journal.close()
-  })
-
-  test('what is cut off is gone, and the rest is read in order', async () => {
-    const journal = await openKafkaJournal(optionsFor(freshName()))
-    const grant = await journal.own(never)
-    await appendDurably(journal, grant, 'claim', 'a')
-    const [place = ''] = await appendDurably(journal, grant, 'b', '')
-    await journal.truncate(grant, place)
-    assert.deepEqual(await readAll(journal, grant), ['b', ''])
     await journal.close()
   })
 
@@ -249,45 +238,6 @@ describe('the journal on Kafka', { skip }, () => {
       code: 'UNSUPPORTED',
       message: /retention\.bytes=-1/,
     })
-  })
-
-  test('a broker that is killed and started again has every entry that was durable, and the grant goes on', async () => {
-    const journal = await openKafkaJournal(optionsFor(freshName()))
-    const grant = await journal.own(never)
-    const durable: string[] = []
-    await appendDurably(journal, grant, 'claim')
-    let isOver = false
-    const appending = (async () => {
-      for (let number = 0; !isOver; number++) {
-        await appendDurably(journal, grant, `${number}`)
-        durable.push(`${number}`)
-      }
-    })()
-    await waitUntil('appends are under way', () => durable.length > 50)
-    await kafka.kill()
-    const [atKill, health] = [durable.length, await journal.health()]
-    assert.equal(health.status, 'failed')
-    await kafka.restart()
-    await waitUntil('appends go on', () => durable.length > atKill + 50)
-    isOver = true
-    await appending
-    assert.deepEqual(await readAll(journal, grant), ['claim', ...durable])
-    assert.equal((await journal.health()).status, 'ok')
-    await journal.close()
-  })
-
-  test('a paused broker that goes on loses nothing', async () => {
-    const journal = await openKafkaJournal(optionsFor(freshName()))
-    const grant = await journal.own(never)
-    await appendDurably(journal, grant, 'claim')
-    kafka.pause()
-    const appending = journal.append(grant, [bytes('a')])
-    const health = await Promise.race([journal.health(), appending.then(() => null)])
-    kafka.resume()
-    assert.notEqual(health?.status, 'ok')
-    assert.equal((await appending).status, 'durable')
-    assert.deepEqual(await readAll(journal, grant), ['claim', 'a'])
-    await journal.close()
   })
 
   test('a broker that is not there is unreachable, within the time that was given', async () => {

@@ -3,7 +3,8 @@
  *
  *     kafka://user:password@host:9092?brokers=host2:9092,host3:9092&mechanism=scram-sha-256&tls=true&ca=/path/ca.pem
  *
- * `kafkas://` is `kafka://…?tls=true`. Passwords stand in no message: see `describe`.
+ * `kafkas://` is `kafka://…?tls=true`. `advertised=ignore` keeps to the host of the URL, whatever address the broker gives of
+ * itself: for one broker behind a tunnel or a forwarded port. Passwords stand in no message.
  */
 import { readFileSync } from 'node:fs'
 import type { ConnectionOptions, SASLOptions } from '@platformatic/kafka'
@@ -19,12 +20,14 @@ export interface KafkaAddress {
   readonly brokers: readonly BrokerPlace[]
   readonly tls: ConnectionOptions['tls']
   readonly sasl: SASLOptions | undefined
+  /** Go to the first of `brokers` for everything. */
+  readonly isAdvertisedIgnored: boolean
   /** Without its credentials, for messages. */
   readonly text: string
 }
 
 const DEFAULT_PORT = 9092
-const PARAMETERS = ['brokers', 'mechanism', 'tls', 'ca', 'cert', 'key', 'servername', 'namespace']
+const PARAMETERS = ['brokers', 'mechanism', 'tls', 'ca', 'cert', 'key', 'servername', 'advertised', 'namespace']
 const MECHANISMS = { plain: 'PLAIN', 'scram-sha-256': 'SCRAM-SHA-256', 'scram-sha-512': 'SCRAM-SHA-512' } as const
 
 export function readAddress(url: URL): KafkaAddress {
@@ -39,7 +42,9 @@ export function readAddress(url: URL): KafkaAddress {
   const others = (searchParams.get('brokers') ?? '').split(',').filter((one) => one !== '')
   const brokers = [first, ...others.map(readPlace)]
   const text = brokers.map(({ host, port }) => `${host}:${port}`).join(',')
-  return { brokers, tls: readTls(url), sasl: readSasl(url), text }
+  const advertised = searchParams.get('advertised')
+  if (advertised !== null && advertised !== 'ignore') throw refuse(`advertised=${advertised} is not 'ignore'`)
+  return { brokers, tls: readTls(url), sasl: readSasl(url), isAdvertisedIgnored: advertised === 'ignore', text }
 }
 
 function readPlace(text: string): BrokerPlace {

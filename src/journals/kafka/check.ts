@@ -44,6 +44,14 @@ export async function inspect(cluster: Cluster, topics: Topics, wishes: Wishes):
   const looked = await cluster.look(Object.values(topics))
   if (!looked.ok) return looked
   const view = looked.value
+  if (cluster.address.isAdvertisedIgnored && view.brokers.length > 1)
+    findings.push(
+      refuse(
+        'advertised=ignore',
+        `The cluster has ${view.brokers.length} brokers, and one address for all of them is not enough.`,
+        'Leave it out of the URL, and let each broker be reached at its advertised address.',
+      ),
+    )
   const kinds = Object.keys(topics) as (keyof Topics)[]
   const missing = kinds.filter((kind) => !view.topics.has(topics[kind]))
   const present = kinds.filter((kind) => view.topics.has(topics[kind]))

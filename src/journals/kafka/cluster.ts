@@ -128,7 +128,8 @@ export class Cluster {
       }),
     )
     if (!answer.ok) return answer
-    const { brokers, clusterId, controllerId } = answer.value
+    const { clusterId, controllerId } = answer.value
+    const brokers = answer.value.brokers.map((broker) => this.#redirect(broker))
     const views = new Map<string, TopicView>()
     for (const { name, topicId, partitions, errorCode, topicAuthorizedOperations } of answer.value.topics) {
       if (name == null || errorCode !== 0) continue
@@ -181,6 +182,11 @@ export class Cluster {
   close(): void {
     this.isClosed = true
     this.disconnect()
+  }
+
+  #redirect<T extends BrokerPlace>(broker: T): T {
+    const { isAdvertisedIgnored, brokers } = this.address
+    return isAdvertisedIgnored ? { ...broker, ...brokers[0] } : broker
   }
 
   async #reach(): Promise<Answer<Connection>> {
