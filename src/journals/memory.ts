@@ -132,7 +132,9 @@ class MemoryJournal implements Journal {
   async append(grant: Grant, entries: readonly Uint8Array[]): Promise<JournalOutcome> {
     await Promise.resolve()
     const broker = this.#broker
-    if (grant.signal.aborted || grant.epoch !== broker.epoch) return this.#lose()
+    // A grant that was given up for another one says nothing of that one.
+    if (this.#granted?.epoch !== grant.epoch) return { status: 'lost' }
+    if (grant.epoch !== broker.epoch) return this.#lose()
     if (broker.fullReason !== null) return { status: 'full', reason: broker.fullReason }
     const broken = broker.breakNext
     broker.breakNext = null
