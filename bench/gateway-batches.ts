@@ -1,8 +1,8 @@
 /** NDJSON batches of 500 jobs over HTTP against `queue.addMany` in process. */
 
-import { withServer } from './gateway-post.ts'
 import { type AddManyOptions, BATCH_500, BATCH_LINES, JOBS_PATH } from './gateway-side.ts'
 import { childrenOf, interleave, openBench, ratioOfMedians, readOptions } from './harness.ts'
+import { findFreePort } from './redis.ts'
 import { atLeast, count, createReport, printReport, readMachine, spread, tell } from './report.ts'
 
 const usage = `
@@ -25,7 +25,7 @@ async function main(): Promise<void> {
     [inProcess]: () => bench.inFolder((folder) => addMany({ folder, calls: atOnce, batches } satisfies AddManyOptions)),
     [overHttp]: () =>
       bench.inFolder((folder) =>
-        withServer(bench, 'serveSluice', folder, async (port) => {
+        bench.withServer('./gateway-side.ts', 'serveSluice', { folder }, findFreePort, async (port) => {
           const { perSecond } = await post({
             port,
             path: JOBS_PATH,

@@ -1,6 +1,6 @@
 /** `POST` of a durable job: against the same framework that stores nothing, and against a route that adds to BullMQ. */
 import { BODY_100, JOBS_PATH } from './gateway-side.ts'
-import { type Bench, childrenOf, interleave, median, openBench, ratioOfMedians, readOptions } from './harness.ts'
+import { childrenOf, interleave, median, openBench, ratioOfMedians, readOptions } from './harness.ts'
 import type { PostFigures } from './http-client.ts'
 import { findFreePort, installBullmq, installRedis, startRedis } from './redis.ts'
 import { atLeast, count, createReport, printReport, readMachine, spread, tell } from './report.ts'
@@ -34,26 +34,24 @@ async function main(): Promise<void> {
       status: 202,
     })
   const sides: Record<string, () => Promise<PostFigures>> = {
-    [bare]: () => bench.inFolder((folder) => withServer(bench, 'serveBare', folder, (port) => drive(port, 60_000))),
-    [ours]: () => bench.inFolder((folder) => withServer(bench, 'serveSluice', folder, (port) => drive(port, 60_000))),
+    [bare]: () =>
+      bench.inFolder((folder) =>
+        bench.withServer(SIDE, 'serveBare', { folder }, findFreePort, (port) => drive(port, 60_000)),
+      ),
+    [ours]: () =>
+      bench.inFolder((folder) =>
+        bench.withServer(SIDE, 'serveSluice', { folder }, findFreePort, (port) => drive(port, 60_000)),
+      ),
   }
   if (withBullmq) {
     for (const autoPipelining of [true, false])
       sides[autoPipelining ? bullmqPiped : bullmq] = () =>
         bench.inFolder(async (folder) => {
           await using redis = await startRedis(folder)
-          const port = await findFreePort()
-          const server = bench.start('./bullmq/http-side.ts', 'serveBullmq', {
-            port,
-            redisPort: redis.port,
-            autoPipelining,
-          })
-          await server.ready
-          try {
-            return await drive(port, 8_000)
-          } finally {
-            server.kill()
-          }
+          const settings = { redisPort: redis.port, autoPipelining }
+          return await bench.withServer('./bullmq/http-side.ts', 'serveBullmq', settings, findFreePort, (port) =>
+            drive(port, 8_000),
+          )
         })
   }
   const results = await interleave(
@@ -86,26 +84,10 @@ async function main(): Promise<void> {
   printReport(createReport('gateway-post', options, machine, { tables: [{ title, head, rows }], bars }), options.json)
 }
 
+const SIDE = './gateway-side.ts'
 const bare = 'Fastify, stores nothing'
 const ours = 'Sluice, durable'
 const bullmq = 'BullMQ, always'
 const bullmqPiped = 'BullMQ, always, auto-pipelining'
-
-/** Starts a server of gateway-side.ts, uses it, and kills it. */
-export async function withServer<T>(
-  bench: Bench,
-  name: 'serveBare' | 'serveSluice',
-  folder: string,
-  use: (port: number) => Promise<T>,
-): Promise<T> {
-  const port = await findFreePort()
-  const server = bench.start('./gateway-side.ts', name, { folder, port })
-  await server.ready
-  try {
-    return await use(port)
-  } finally {
-    server.kill()
-  }
-}
 
 if (import.meta.main) await main()

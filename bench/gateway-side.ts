@@ -49,6 +49,21 @@ export async function serveBare({ port }: ServeOptions): Promise<never> {
   return await serveUntilKilled()
 }
 
+export interface DrainingOptions extends ServeOptions {
+  readonly limit: number
+  readonly perSecond: number
+}
+
+/** Sluice with a limit, drained at a steady rate. */
+export async function serveDraining({ folder, port, limit, perSecond }: DrainingOptions): Promise<never> {
+  const sluice = await open(join(folder, 'sluice'))
+  const queue = sluice.queue(QUEUE, { limit: { messages: limit }, rate: { messages: perSecond } })
+  await queue.declare()
+  queue.work(() => {}, { concurrency: 4 })
+  await createServer(sluice, { port }).listen()
+  return await serveUntilKilled()
+}
+
 export async function serveUntilKilled(): Promise<never> {
   tellReady()
   await once(process, 'never')

@@ -94,6 +94,14 @@ export interface Bench extends AsyncDisposable {
   makeFolder(): Promise<string>
   /** Starts a function of a module of this folder in a process of its own. */
   start(module: string, name: string, options: unknown): Child
+  /** Starts a server on a free port, in a process of its own, uses it, and kills it. */
+  withServer<T>(
+    module: string,
+    name: string,
+    options: object,
+    findPort: () => Promise<number>,
+    use: (port: number) => Promise<T>,
+  ): Promise<T>
 }
 
 export interface Child {
@@ -127,7 +135,7 @@ export async function openBench(options: BenchOptions): Promise<Bench> {
     await mkdir(folder)
     return folder
   }
-  return {
+  const bench: Bench = {
     options,
     makeFolder,
     async inFolder(use) {
@@ -147,12 +155,24 @@ export async function openBench(options: BenchOptions): Promise<Bench> {
       child.result.then(forget, forget)
       return child
     },
+    async withServer(module, name, serverOptions, findPort, use) {
+      const port = await findPort()
+      const server = bench.start(module, name, { ...serverOptions, port })
+      await server.ready
+      try {
+        return await use(port)
+      } finally {
+        server.kill()
+        await server.result.catch(() => {})
+      }
+    },
     async [Symbol.asyncDispose]() {
       process.off('SIGINT', onSignal)
       process.off('SIGTERM', onSignal)
       await clear()
     },
   }
+  return bench
 }
 
 function startChild(module: string, name: string, options: unknown, profile: string | undefined): Child {

@@ -14,7 +14,16 @@ quote. Each also runs alone: node bench/publish.ts.
 
   --strict       exit with 1 where a bar is not met`
 
-const benches = ['publish', 'end-to-end', 'poisoned-key', 'backlog', 'gateway-post', 'gateway-batches']
+const benches = [
+  'publish',
+  'end-to-end',
+  'poisoned-key',
+  'backlog',
+  'gateway-post',
+  'gateway-batches',
+  'gateway-retry-after',
+  'gateway-overload',
+]
 
 async function runBench(name: string, args: readonly string[]): Promise<Report> {
   const path = fileURLToPath(new URL(`./${name}.ts`, import.meta.url))
