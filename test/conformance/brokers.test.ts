@@ -15,7 +15,7 @@ for (const kind of BROKER_KINDS.filter(({ name }) => ONLY === undefined || name 
   const skip = version === null ? `${kind.name} is missing` : false
   const starting: Promise<Broker> | null = version === null ? null : kind.start()
   after(async () => (await starting)?.stop())
-  describe(kind.name, { concurrency: 4, skip }, () => {
+  describe(kind.name, { concurrency: 1, skip }, () => {
     for (const noun of NOUNS) {
       describe(noun, { concurrency: 4 }, () => {
         for (const scenario of SCENARIOS.filter((one) => one.noun === noun)) {

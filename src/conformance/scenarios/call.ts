@@ -55,7 +55,7 @@ export const CALL_SCENARIOS: readonly Scenario[] = [
     async run(stage) {
       const queue = stage.queue<string, string>()
       await rejects(
-        queue.call('gone', { timeoutMs: 50 }),
+        queue.call('gone', { timeoutMs: 1_000 }),
         (error) => isSluiceError(error, 'JOB_EXPIRED') || isSluiceError(error, 'DEADLINE'),
       )
       const seen: string[] = []

@@ -96,7 +96,7 @@ export const QUEUE_SCENARIOS: readonly Scenario[] = [
       const order: string[] = []
       const all = createCount(3)
       queue.work(async ({ payload }, { attempt }) => {
-        if (payload === 'a1' && attempt === 1) throw new RetryLater({ delayMs: 150 })
+        if (payload === 'a1' && attempt === 1) throw new RetryLater({ delayMs: 1_500 })
         order.push(payload)
         all.reach()
       })
@@ -262,8 +262,10 @@ export const QUEUE_SCENARIOS: readonly Scenario[] = [
       const startedAtMs = new Map<string, number>()
       const all = createCount(3)
       const addedAtMs = Date.now()
-      const late = await queue.add('late', { delayMs: 300 })
-      equal((await late.status()).status, 'scheduled')
+      const far = await queue.add('far', { delayMs: 3_600_000 })
+      equal((await far.status()).status, 'scheduled')
+      await queue.cancel(far.id)
+      await queue.add('late', { delayMs: 300 })
       await queue.add('later', { delayMs: 400 })
       await queue.add('now')
       queue.work(async ({ payload }) => {
