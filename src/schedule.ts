@@ -1,11 +1,13 @@
 /** The schedule: jobs that are added by the clock, once for each tick, over any number of processes. */
 import type { AppendRequest } from './engine/contract.ts'
+import { RESERVED_NAMES } from './engine/options.ts'
 import { MAX_SCHEDULED_JOB_BYTES, type ScheduleView } from './engine/schedules.ts'
 import { isSluiceError, SluiceError } from './errors.ts'
 import type { OutputFeed } from './feed.ts'
 import type { OutputOptions } from './handler-context.ts'
 import type { NounContext } from './noun-context.ts'
 import { checkName, checkOptions, createRules, invalidOption, oneOf, text, whole } from './options-check.ts'
+import { reservedError } from './outcomes.ts'
 import { buildOutputs } from './outputs.ts'
 import { encodeJson } from './payload.ts'
 import { ScheduleRunner } from './schedule-runner.ts'
@@ -100,6 +102,7 @@ export class Schedule {
     this.name = name
     this.#context = context
     if (context.isClosed()) throw new SluiceError('CLOSED')
+    if (feed.name.startsWith(RESERVED_NAMES)) throw reservedError(feed.name)
     const { timing, ticks, job } = readSchedule(options, payload)
     this.#ticks = ticks
     const missed = options.missed ?? 'one'

@@ -72,7 +72,7 @@ export class Sluice {
   readonly #context: NounContext
   readonly #queues = new Map<string, Queue<unknown, unknown, unknown>>()
   readonly #topics = new Map<string, Topic<unknown, unknown>>()
-  #stored: StoredSchedules | null = null
+  readonly #stored = new Set<StoredSchedules>()
   #closing: Promise<void> | null = null
   #isClosed = false
 
@@ -125,11 +125,17 @@ export class Sluice {
 
   /**
    * Fires, from this process, the schedules whose payload is stored, whoever declared them; `sluice serve` does so by
-   * itself. Any number of processes may: each tick has one job. Until `close()`.
+   * itself. Any number of processes may: each tick has one job. Until it or this Sluice is closed.
    */
   runSchedules(): StoredSchedules {
-    this.#stored ??= new StoredSchedules(this.#context, (name) => this.queue(name))
-    return this.#stored
+    if (this.#isClosed) throw new SluiceError('CLOSED')
+    const stored: StoredSchedules = new StoredSchedules(
+      this.#context,
+      (name) => this.queue(name),
+      () => this.#stored.delete(stored),
+    )
+    this.#stored.add(stored)
+    return stored
   }
 
   /** All schedules, by queue and name. */
@@ -170,7 +176,7 @@ export class Sluice {
 
   async #close(options: CloseOptions): Promise<void> {
     const { workers, schedules, settledWatches } = this.#context
-    this.#stored?.close()
+    await Promise.all([...this.#stored].map((stored) => stored.close()))
     await Promise.all([...schedules].map((runner) => runner.close()))
     await Promise.all([...workers].map((worker) => worker.close(options)))
     const nouns = [...this.#queues.values(), ...this.#topics.values()]

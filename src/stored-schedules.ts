@@ -22,6 +22,7 @@ interface Running {
 export class StoredSchedules {
   readonly #context: NounContext
   readonly #queueOf: (name: string) => Queue
+  readonly #onClose: () => void
   readonly #running = new Map<string, Running>()
   #version: number | undefined = undefined
   #stopTimer: (() => void) | null = null
@@ -29,7 +30,8 @@ export class StoredSchedules {
   #isClosed = false
 
   /** Made by `sluice.runSchedules()`. */
-  constructor(context: NounContext, queueOf: (name: string) => Queue) {
+  constructor(context: NounContext, queueOf: (name: string) => Queue, onClose: () => void) {
+    this.#onClose = onClose
     this.#context = context
     this.#queueOf = queueOf
     void this.refresh()
@@ -43,9 +45,14 @@ export class StoredSchedules {
     return this.#looking
   }
 
-  close(): void {
+  /** Fires nothing more; what is under way is waited for. */
+  async close(): Promise<void> {
     this.#isClosed = true
     this.#stopTimer?.()
+    this.#onClose()
+    await Promise.all([...this.#running.values()].map(({ runner }) => runner.close()))
+    await this.#looking
+    await Promise.all([...this.#running.values()].map(({ runner }) => runner.close()))
   }
 
   async #look(): Promise<void> {

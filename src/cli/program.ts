@@ -43,6 +43,10 @@ const COMMANDS: Readonly<Record<string, Listed>> = {
     about: 'List, move, pause and forget the groups of topics.',
     load: async () => (await import('./groups.ts')).groups,
   },
+  schedules: {
+    about: 'List the schedules, with their next ticks.',
+    load: async () => (await import('./schedules.ts')).schedules,
+  },
   'webhook-secret': {
     about: 'Show or rotate the secret that callbacks of a data folder are signed with.',
     load: async () => (await import('./webhook-secret.ts')).webhookSecret,

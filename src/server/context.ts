@@ -1,6 +1,6 @@
 /** What every route has at hand. */
 import type { FastifyRequest } from 'fastify'
-import type { Engine, Sluice } from '../index.ts'
+import type { Engine, Sluice, StoredSchedules } from '../index.ts'
 import type { Gate } from './access/gate.ts'
 import type { KeyRing } from './access/key-ring.ts'
 import type { Sessions } from './access/sessions.ts'
@@ -20,6 +20,8 @@ export interface Context {
   /** Null where the server knows of no key file. */
   readonly keys: KeyRing | null
   readonly sessions: Sessions
+  /** Fires the schedules whose payload is stored; null until the server listens. */
+  schedules: StoredSchedules | null
   /** Milliseconds since 1970. */
   now(): number
 }

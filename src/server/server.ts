@@ -34,6 +34,7 @@ import { jobRoutes } from './routes/jobs.ts'
 import { leaseRoutes } from './routes/leases.ts'
 import { messageRoutes } from './routes/messages.ts'
 import { operateRoutes } from './routes/operate.ts'
+import { scheduleRoutes } from './routes/schedules.ts'
 import { sessionRoutes } from './routes/session.ts'
 import { completeServerOptions, type ServerOptions, type ServerSettings } from './settings.ts'
 import { readTls, renewTls } from './tls.ts'
@@ -80,6 +81,7 @@ export function createServer(sluice: Sluice, options: ServerOptions = {}): Serve
     keys,
     sessions,
     gate: new Gate({ keys, sessions, report: (count) => warn({ count }, 'calls without a good key were refused') }),
+    schedules: null,
     now,
   }
   const app = createApp(context)
@@ -92,12 +94,14 @@ export function createServer(sluice: Sluice, options: ServerOptions = {}): Serve
 
   async function close(): Promise<void> {
     context.load.close()
+    const schedules = context.schedules?.close()
     context.gate.stop()
     if (renewal !== null) clearInterval(renewal)
     const cut = setTimeout(cutAll, settings.drainMs)
     await app.close()
     clearTimeout(cut)
     stopWatching()
+    await schedules
   }
 
   return {
@@ -112,6 +116,7 @@ export function createServer(sluice: Sluice, options: ServerOptions = {}): Serve
       }
       if (settings.maxLoopDelayMs > 0) stopWatching = watchLoop(context.load)
       context.gate.start()
+      context.schedules = sluice.runSchedules()
       return url
     },
     close: () => (closed ??= close()),
@@ -208,6 +213,7 @@ function createApp(context: Context): FastifyInstance {
     operateRoutes,
     engineRoutes,
     sessionRoutes,
+    scheduleRoutes,
   ]) {
     app.register(async (scope) => addRoutes(scope, context))
   }
