@@ -78,6 +78,7 @@ export async function startRedis(options: RedisOptions = {}): Promise<RedisBroke
   const { password, replicaOf } = options
   const port = options.port ?? (await findFreePort())
   const settings: Record<string, string> = { ...DEFAULTS, dir: folder, port: String(port), ...options.settings }
+  if (settings['cluster-enabled'] === 'yes') settings['cluster-port'] ??= String(await findFreePort())
   if (password !== undefined) Object.assign(settings, { requirepass: password, masterauth: password })
   if (replicaOf !== undefined) settings.replicaof = `127.0.0.1 ${replicaOf}`
   const args = Object.entries(settings).flatMap(([name, value]) => [

@@ -9,7 +9,7 @@
  *  1. An entry is stored at most once, and only in its place: its id says grant and number, and ids only rise.
  *  2. What belongs to one `append` is stored together (one XADD, or one transaction) or not at all.
  *  3. `durable` is said when Redis has answered, which it does after the sync (`always`) or the write (else, see
- *     `#confirm`); or when, on a new connection, the last of the entries is found in its place.
+ *     checks.ts, `isWritten`); or when, on a new connection, the last of the entries is found in its place.
  *  4. The lock only says when to claim. Whether a grant is still good is decided by the ids.
  *  5. A server whose journal has another id, a lower epoch or less than what was answered is not the one that it was:
  *     ENGINE_CHANGED. So is one that was a replica when this process last saw the journal: it may lack a tail that nobody
@@ -29,7 +29,7 @@ import type {
   JournalOutcome,
   Mailbox,
 } from './contract.ts'
-import { inspectServer, readInfo } from './redis/checks.ts'
+import { ASK_FOR_SYNC, inspectServer, isWritten } from './redis/checks.ts'
 import {
   type Argument,
   Broken,
@@ -172,7 +172,10 @@ class RedisJournal implements Journal {
           isGone ? seen.lock : '',
         ])) as [string, ...(string | number)[]]
         stop.throwIfAborted()
-        if (status === 'granted') return this.#grant(Number(value), holder)
+        if (status === 'granted') {
+          await this.#server.confirm(connection)
+          return this.#grant(Number(value), holder)
+        }
         if (status === 'changed') throw this.#fail(this.#server.gone())
         if (status === 'broken') throw this.#fail(damaged(this.#names, `its last entry is ${value}, in epoch ${other}`))
         await this.#lookForHolder(connection, seen, String(other), String(by))
@@ -348,7 +351,9 @@ class RedisJournal implements Journal {
     const commands = places.map((place, i) => this.#add(place, entries[i] as Uint8Array))
     // All of it is sent in this turn, so nothing of another call comes between.
     const sent = commands.length === 1 ? commands : [['MULTI'], ...commands, ['EXEC']]
-    const answers = await this.#sendAll(connection, sent as Argument[][])
+    const asked = this.#server.asksForSync ? [...sent, ASK_FOR_SYNC] : sent
+    const answers = await this.#sendAll(connection, asked as Argument[][])
+    const written = this.#server.asksForSync && isWritten(answers.pop())
     const failed = answers.find((answer) => answer instanceof Error)
     if (failed !== undefined) {
       if (failed instanceof Refused) return explainRefusal(failed)
@@ -363,7 +368,7 @@ class RedisJournal implements Journal {
       throw explained
     }
     if (added.includes(null)) throw this.#fail(this.#server.gone())
-    await this.#confirm(connection)
+    if (!written) await this.#server.confirm(connection)
     await this.#waitForCopies(connection, held)
     return { status: 'durable', places }
   }
@@ -376,19 +381,6 @@ class RedisJournal implements Journal {
   async #sendAll(connection: Connection, commands: readonly (readonly Argument[])[]): Promise<unknown[]> {
     const settled = await Promise.allSettled(commands.map((command) => connection.ask(command)))
     return settled.map((one) => (one.status === 'fulfilled' ? one.value : one.reason))
-  }
-
-  /**
-   * With `everysec`, and while a sync is under way, Redis puts off writing for up to 2 s and answers all the same, so that
-   * killing it would lose the answered. An answer that says no sync is under way leaves after everything before it was written.
-   */
-  async #confirm(connection: Connection): Promise<void> {
-    if (this.#server.inspection?.asksForSync !== true) return
-    for (;;) {
-      const info = await readInfo(connection, 'persistence')
-      if (info.get('aof_pending_bio_fsync') === '0') return
-      await delay(1)
-    }
   }
 
   /** WAIT speaks of what this connection wrote: also when it only finds out, as it renewed the lock when it was prepared. */
@@ -420,7 +412,7 @@ class RedisJournal implements Journal {
       if (found.length === 0) return { status: 'lost' }
       if (this.#held !== held && this.abilities.copies > 1)
         throw new SluiceError('UNKNOWN', 'It is in the journal. On how many copies, only its owner can ask.')
-      await this.#confirm(connection)
+      await this.#server.confirm(connection)
       await this.#waitForCopies(connection, held)
       if (look.epoch !== held.grant.epoch) this.#loseTo(held)
       return { status: 'durable', places }

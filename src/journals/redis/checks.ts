@@ -55,9 +55,20 @@ export async function inspectServer(connection: Connection, wanted: Wanted): Pro
   }
 }
 
+/**
+ * With `everysec`, and while a sync is under way, Redis puts off writing for up to 2 s and answers all the same, so that
+ * killing it loses what was answered (docs/decisions/0005-a-journal-in-redis.md). This question tells: with no sync under way,
+ * everything before it is written before its answer leaves; with an empty buffer it was before.
+ */
+export const ASK_FOR_SYNC = ['INFO', 'persistence'] as const
+
+export function isWritten(answer: unknown): boolean {
+  return /^(aof_pending_bio_fsync|aof_buffer_length):0\r?$/m.test(String(answer))
+}
+
 export async function readInfo(connection: Connection, ...sections: readonly string[]): Promise<Map<string, string>> {
   const text = String(await connection.ask(['INFO', ...sections]))
-  return new Map(text.split('\r\n').map((line) => splitOnce(line)))
+  return new Map(text.split('\r\n').map(splitOnce))
 }
 
 function splitOnce(line: string): [string, string] {

@@ -3,9 +3,10 @@
  * before it is used, and what it says of the journal is compared with what this process has seen before.
  */
 import { randomUUID } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import { SluiceError } from '../../errors.ts'
 import type { JournalOptions } from '../contract.ts'
-import { type Inspection, inspectServer, readInfo, showVersion } from './checks.ts'
+import { ASK_FOR_SYNC, type Inspection, inspectServer, isWritten, readInfo, showVersion } from './checks.ts'
 import { type Argument, Broken, type Connection, showUrl } from './connection.ts'
 import { FORMAT, type Id, LOOK, type Names, parseId } from './layout.ts'
 
@@ -52,6 +53,17 @@ export class Server {
     return this.#inspection
   }
 
+  /** Whether an answer alone does not say that what it answers was written. */
+  get asksForSync(): boolean {
+    return this.#inspection?.asksForSync === true
+  }
+
+  /** Waits until everything that was answered was written. */
+  async confirm(connection: Connection): Promise<void> {
+    if (!this.asksForSync) return
+    while (!isWritten(await connection.ask(ASK_FOR_SYNC))) await delay(1)
+  }
+
   /** An epoch that was granted: there is none below it any more. */
   sawEpoch(epoch: number): void {
     this.#epoch = Math.max(this.#epoch, epoch)
@@ -69,6 +81,8 @@ export class Server {
       throw this.changed('a replica was promoted')
     await this.#inspect(connection)
     const look = await this.look(connection, known, isFirst ? randomUUID() : '')
+    // What is remembered here must not be lost by a server that is killed.
+    await this.confirm(connection)
     this.#replicationId = replicationId
     this.#journalId = look.journalId
     this.sawEpoch(look.epoch)
