@@ -39,7 +39,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   broker: ['ledger', 'logs', 'log contract', 'journals', 'journal contract', 'engine', 'policy', 'host'],
   remote: ['engine', 'policy', 'host', 'nouns'],
   server: ['index', 'edge', 'engine', 'policy'],
-  cli: ['index', 'callbacks', 'edge', 'server'],
+  cli: ['index', 'callbacks', 'edge', 'server', 'conformance'],
   conformance: ['index', 'engine', 'host', 'server'],
   shared: [],
 }
@@ -58,7 +58,7 @@ const EDGE = new Set([
 ])
 
 /** The only ones beside the nouns that know engines. */
-const OPENING = new Set(['open.ts', 'restore.ts'])
+const OPENING = new Set(['open.ts', 'restore.ts', 'verify.ts'])
 
 export interface SourceFile {
   /** From `src`, with forward slashes. */

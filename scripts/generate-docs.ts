@@ -7,6 +7,8 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { abilitiesOver } from '../src/broker/link.ts'
+import { helpOf } from '../src/cli/command.ts'
+import { COMMANDS } from '../src/cli/commands.ts'
 import { DEFAULT_GROUP, DEFAULT_QUEUE, DEFAULT_TOPIC } from '../src/engine/options.ts'
 import { ERRORS } from '../src/errors.ts'
 import { open } from '../src/index.ts'
@@ -119,8 +121,20 @@ async function routesTable(): Promise<string> {
   return ['| call | |', '| --- | --- |', ...rows.sort()].join('\n')
 }
 
+/** The help of every command, as the command line prints it. */
+async function commandsText(): Promise<string> {
+  const pages = await Promise.all(
+    Object.values(COMMANDS).map(async ({ about, load }) => {
+      const command = await load()
+      return `## sluice ${command.name}\n\n${about}\n\n\`\`\`text\n${helpOf(command)}\`\`\``
+    }),
+  )
+  return `\n${pages.join('\n\n')}\n`
+}
+
 const TABLES: Readonly<Record<string, () => string | Promise<string>>> = {
   routes: routesTable,
+  commands: commandsText,
   proofs: () => proofsTable(),
   matrix: promiseMatrix,
   scenarios: scenarioMatrix,
@@ -136,6 +150,7 @@ const FILES = [
   'docs/errors.md',
   'docs/settings.md',
   'docs/http.md',
+  'docs/cli.md',
   'docs/promises.md',
   'docs/proofs.md',
   'docs/conformance.md',

@@ -104,5 +104,6 @@ export {
   Topic,
   type TopicOptions,
 } from './topic.ts'
+export { type Finding, type Verified, type VerifyOptions, verify } from './verify.ts'
 export { Worker } from './worker.ts'
 export type { CloseOptions, WorkOptions } from './worker-options.ts'

@@ -5,53 +5,8 @@
 import { readFileSync } from 'node:fs'
 import { ERRORS, SluiceError } from '../errors.ts'
 import { findNearest } from '../index.ts'
-import { asksForHelp, type Command, describeError, helpOf, readInput, UsageError } from './command.ts'
-
-interface Listed {
-  readonly about: string
-  load(): Promise<Command>
-}
-
-const COMMANDS: Readonly<Record<string, Listed>> = {
-  serve: {
-    about: 'Serve a data folder over HTTP, with the dashboard.',
-    load: async () => (await import('./serve.ts')).serve,
-  },
-  keys: {
-    about: 'Make, list and revoke the API keys of a server.',
-    load: async () => (await import('./keys.ts')).keys,
-  },
-  publish: {
-    about: 'Send a message to a topic or a job to a queue, or one for each line of the input.',
-    load: async () => (await import('./publish.ts')).publish,
-  },
-  work: {
-    about: 'Work on a queue with a program that is run for each job.',
-    load: async () => (await import('./work.ts')).work,
-  },
-  tail: { about: 'Print the messages of a topic as they come.', load: async () => (await import('./tail.ts')).tail },
-  jobs: {
-    about: 'Show, explain, wait for or cancel a job; dead letters, redrive, pause and resume of a queue.',
-    load: async () => (await import('./jobs.ts')).jobs,
-  },
-  queues: {
-    about: 'List the queues, how deep they are and how fast they drain.',
-    load: async () => (await import('./list.ts')).queues,
-  },
-  topics: { about: 'List the topics, with their groups.', load: async () => (await import('./list.ts')).topics },
-  groups: {
-    about: 'List, move, pause and forget the groups of topics.',
-    load: async () => (await import('./groups.ts')).groups,
-  },
-  schedules: {
-    about: 'List the schedules, with their next ticks.',
-    load: async () => (await import('./schedules.ts')).schedules,
-  },
-  'webhook-secret': {
-    about: 'Show or rotate the secret that callbacks of a data folder are signed with.',
-    load: async () => (await import('./webhook-secret.ts')).webhookSecret,
-  },
-}
+import { asksForHelp, describeError, helpOf, readInput, UsageError } from './command.ts'
+import { COMMANDS } from './commands.ts'
 
 // `sluice queues | head` closes the pipe early, which is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))

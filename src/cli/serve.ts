@@ -105,6 +105,7 @@ function serverOptions(input: Input, folder: string): ServerOptions {
     ...(maxQueues === undefined ? {} : { maxQueues }),
     keys: readKeys(input, folder),
     tls: readTls(input),
+    ...(folder === ':memory:' ? {} : { backupDir: folder }),
     behindProxy: input.has('behind-proxy'),
     allowedHosts: input.values('allowed-host'),
     log: { write: (line) => process.stderr.write(input.isJson ? line : readable(line)) },

@@ -27,6 +27,8 @@ export interface ConformanceOptions {
   readonly repeat?: number
   /** How many at a time, each on a store of its own. @default 4 */
   readonly atOnce?: number
+  /** Put before the names of queues and topics, where a store is not the scenario's alone. @default '' */
+  readonly prefix?: string
   readonly onResult?: (result: ConformanceResult) => void
 }
 
@@ -41,7 +43,7 @@ const REASONS: Readonly<Partial<Record<keyof EngineAbilities, string>>> = {
 
 export async function runConformance(
   engine: EngineUnderTest,
-  { scenarios = SCENARIOS, repeat = 1, atOnce = 4, onResult = () => {} }: ConformanceOptions = {},
+  { scenarios = SCENARIOS, repeat = 1, atOnce = 4, prefix = '', onResult = () => {} }: ConformanceOptions = {},
 ): Promise<readonly ConformanceResult[]> {
   const results = new Map<Scenario, ConformanceResult>()
   const left = [...scenarios]
@@ -49,7 +51,7 @@ export async function runConformance(
     for (let scenario = left.shift(); scenario !== undefined; scenario = left.shift()) {
       let result: ScenarioResult = { status: 'failed', error: new Error('never run') }
       for (let round = 0; round < repeat; round++) {
-        result = await runScenario(engine, scenario)
+        result = await runScenario(engine, scenario, prefix)
         if (result.status !== 'passed') break
       }
       const whole = { engine: engine.name, scenario, result }
@@ -62,11 +64,11 @@ export async function runConformance(
 }
 
 /** One scenario, on a store of its own that is cleared away. */
-export async function runScenario(engine: EngineUnderTest, scenario: Scenario): Promise<ScenarioResult> {
+export async function runScenario(engine: EngineUnderTest, scenario: Scenario, prefix = ''): Promise<ScenarioResult> {
   const store = await engine.prepare()
   let timer: NodeJS.Timeout | undefined
   try {
-    const stage = await LiveStage.open(store, scenario)
+    const stage = await LiveStage.open(store, `${prefix}${scenario.id}`)
     const refused = (scenario.needs ?? []).find((need) => stage.abilities[need] === 'refused')
     if (refused !== undefined) return { status: 'no', reason: REASONS[refused] ?? `${refused} is refused` }
     const startedAt = performance.now()
@@ -89,14 +91,14 @@ class LiveStage implements Stage {
   readonly #store: StoreUnderTest
   readonly #id: string
 
-  private constructor(store: StoreUnderTest, sluice: Sluice, { id }: Scenario) {
+  private constructor(store: StoreUnderTest, sluice: Sluice, id: string) {
     this.#store = store
     this.sluice = sluice
     this.#id = id
   }
 
-  static async open(store: StoreUnderTest, scenario: Scenario): Promise<LiveStage> {
-    return new LiveStage(store, await store.open(), scenario)
+  static async open(store: StoreUnderTest, id: string): Promise<LiveStage> {
+    return new LiveStage(store, await store.open(), id)
   }
 
   get abilities(): EngineAbilities {

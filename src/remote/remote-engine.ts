@@ -242,7 +242,12 @@ class HttpEngine implements RemoteEngine {
   }
 
   command(command: Command): Promise<CommandOutcome> {
+    if (command.kind === 'backup') return this.#follow(() => this.#backup(command.file))
     return this.#follow(() => this.#ask('command', command, { again: isRepeatableCommand(command) ? 'same' : 'once' }))
+  }
+
+  async #backup(file: string): Promise<CommandOutcome> {
+    return { status: 'done', value: await this.#transport.download(file, this.#closing.signal) }
   }
 
   stats(): Promise<EngineStats> {

@@ -6,6 +6,7 @@ import { type ClientRequest, Agent as HttpAgent, request as httpRequest, type In
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
 import { PROCESS_HEADER, WIRE_TYPE } from '../engine/wire.ts'
 import { ERRORS, type ErrorCode, SluiceError } from '../errors.ts'
+import { downloadBackup } from './download.ts'
 
 export type Sent =
   | { readonly status: 'answered'; readonly body: Buffer }
@@ -101,6 +102,11 @@ export class Transport {
     })
   }
 
+  /** A backup, into a file: too large for an answer that is kept in memory. */
+  download(file: string, signal: AbortSignal): Promise<string> {
+    return downloadBackup({ origin: this.#origin, headers: this.#authorization, file, signal })
+  }
+
   /** Ends connections, those in use too. */
   close(): void {
     for (const request of this.#underWay) request.destroy()
@@ -115,7 +121,8 @@ async function readAll(response: IncomingMessage): Promise<Buffer> {
   return Buffer.concat(pieces)
 }
 
-function toSent({ statusCode = 0, headers }: IncomingMessage, body: Buffer): Sent {
+/** What an answer means. */
+export function toSent({ statusCode = 0, headers }: IncomingMessage, body: Buffer): Sent {
   if (statusCode >= 200 && statusCode < 300) return { status: 'answered', body }
   return { status: 'refused', error: toError(statusCode, `${headers['content-type']}`, body) }
 }

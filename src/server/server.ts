@@ -27,6 +27,7 @@ import { Load } from './load.ts'
 import { escapeControls } from './log-text.ts'
 import { createMetrics } from './metrics.ts'
 import { formatProblem, PROBLEM_TYPE, problemOf, retryAfterSeconds, toSluiceError } from './problem.ts'
+import { backupRoutes } from './routes/backup.ts'
 import { declareRoutes } from './routes/declare.ts'
 import { engineRoutes } from './routes/engine.ts'
 import { healthRoutes } from './routes/health.ts'
@@ -211,6 +212,7 @@ function createApp(context: Context): FastifyInstance {
     leaseRoutes,
     messageRoutes,
     operateRoutes,
+    backupRoutes,
     engineRoutes,
     sessionRoutes,
     scheduleRoutes,

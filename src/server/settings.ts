@@ -60,6 +60,11 @@ export interface ServerOptions {
   readonly maxWaiting?: number
   /** Connections that may be open at one time; one more is closed unanswered. @default 25_000 */
   readonly maxConnections?: number
+  /**
+   * Where a backup that is asked for stands while it is made and sent; best the data folder, whose disk has room for it.
+   * What is left of earlier ones there is removed. Null: the folder for temporary files. @default null
+   */
+  readonly backupDir?: string | null
   /** Milliseconds between comments on an idle event stream. @default 15_000 */
   readonly heartbeatMs?: number
   /** Milliseconds within which a request must have arrived whole. @default 60_000 */
@@ -88,6 +93,7 @@ const DEFAULTS: ServerSettings = {
   maxLoopDelayMs: 150,
   maxWaiting: 10_000,
   maxConnections: 25_000,
+  backupDir: null,
   heartbeatMs: 15_000,
   requestTimeoutMs: 60_000,
   drainMs: 10_000,
@@ -114,6 +120,7 @@ const RULES = createRules({
   maxLoopDelayMs: duration(0, 60_000),
   maxWaiting: whole(0, MAX_COUNT),
   maxConnections: whole(1, MAX_COUNT),
+  backupDir: nullable(text(4_096)),
   heartbeatMs: duration(10, 3_600_000),
   requestTimeoutMs: duration(100, 3_600_000),
   drainMs: duration(0, 3_600_000),

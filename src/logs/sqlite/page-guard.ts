@@ -55,7 +55,7 @@ export class PageGuard {
   readonly #fd: number
   readonly #mark = Buffer.alloc(MARK_BYTES)
 
-  constructor(path: string, flags: 'r+' | 'wx+' = 'r+') {
+  constructor(path: string, flags: 'r' | 'r+' | 'wx+' = 'r+') {
     this.#fd = openSync(path, flags, 0o600)
   }
 
