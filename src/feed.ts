@@ -18,6 +18,7 @@ import type { Output } from './outputs.ts'
 import { checkPayloadBytes, encodePayload, firstLine } from './payload.ts'
 import { type MakeStored, Publisher } from './publisher.ts'
 import { type Schema, validatePayload } from './schema.ts'
+import { traceOutput, tracePublish } from './tracing.ts'
 
 /** What every message may have with it. */
 export interface MessageOptions {
@@ -183,11 +184,7 @@ export class Feed<T> {
     try {
       if (this.name.startsWith(RESERVED_NAMES)) throw reservedError(this.name)
       if (rules !== null && options !== NO_OPTIONS) checkOptions(options, rules, this.#where)
-      if (this.#schema === undefined) return this.#store(payload, options)
-      const output = validatePayload(this.#schema, payload)
-      return output instanceof Promise
-        ? output.then((value) => this.#store(value, options))
-        : this.#store(output, options)
+      return tracePublish(this.name, options.headers, (headers) => this.#check(payload, options, headers))
     } catch (error) {
       return Promise.reject(asRefusal(error))
     }
@@ -198,8 +195,9 @@ export class Feed<T> {
     if (this.name.startsWith(RESERVED_NAMES)) throw reservedError(this.name)
     checkOptions(options, this.#rules.outputRules, 'publish()')
     const kept = { ...options }
+    const headers = traceOutput(this.name, kept.headers)
     const value = this.#schema === undefined ? payload : await validatePayload(this.#schema, payload)
-    const message = this.#keep(this.#encode(value), kept, this.#context.host.now(), 0)
+    const message = this.#keep(this.#encode(value), kept, headers, this.#context.host.now(), 0)
     if (!this.declared.isCurrent) await this.declared.ensure()
     return { topic: this.name, message }
   }
@@ -210,12 +208,21 @@ export class Feed<T> {
     return this.#publisher.flushed()
   }
 
-  #store(value: unknown, options: AnyOptions): Promise<T> {
+  #check(payload: unknown, options: AnyOptions, headers: Headers | undefined): Promise<T> {
+    if (this.#schema === undefined) return this.#store(payload, options, headers)
+    const output = validatePayload(this.#schema, payload)
+    return output instanceof Promise
+      ? output.then((value) => this.#store(value, options, headers))
+      : this.#store(output, options, headers)
+  }
+
+  /** `headers` are those of the options, and the trace. */
+  #store(value: unknown, options: AnyOptions, headers: Headers | undefined): Promise<T> {
     const payload = this.#encode(value)
-    if (options === NO_OPTIONS && this.#fullWaitMs === 0 && !this.#line.isPaced) {
+    if (options === NO_OPTIONS && headers === undefined && this.#fullWaitMs === 0 && !this.#line.isPaced) {
       return this.#publisher.push(payload, undefined, undefined, PRIORITY_NORMAL, 0, undefined, 0)
     }
-    const { key, headers, idempotencyKey, fullWaitMs = this.#fullWaitMs } = options
+    const { key, idempotencyKey, fullWaitMs = this.#fullWaitMs } = options
     const isTimed = options.delayMs !== undefined || options.deadlineMs !== undefined || fullWaitMs !== 0
     const now = isTimed ? this.#context.host.now() : 0
     const deadlineAtMs = deadlineOf(options, now)
@@ -236,12 +243,18 @@ export class Feed<T> {
         inTime,
       )
     }
-    return this.#line.join(this.#keep(payload, options, now, fullWaitMs === 0 ? 0 : now + fullWaitMs))
+    return this.#line.join(this.#keep(payload, options, headers, now, fullWaitMs === 0 ? 0 : now + fullWaitMs))
   }
 
   /** A message that waits, apart from what the caller passed and may write to. */
-  #keep(payload: string | Uint8Array, options: AnyOptions, nowMs: number, giveUpAtMs: number): LineMessage {
-    const { key, headers, idempotencyKey } = options
+  #keep(
+    payload: string | Uint8Array,
+    options: AnyOptions,
+    headers: Headers | undefined,
+    nowMs: number,
+    giveUpAtMs: number,
+  ): LineMessage {
+    const { key, idempotencyKey } = options
     return {
       payload: typeof payload === 'string' ? payload : payload.slice(),
       key,

@@ -16,6 +16,7 @@ import type { Output } from './outputs.ts'
 import { checkPayloadBytes, encodeJson } from './payload.ts'
 import { Settler } from './settler.ts'
 import { Task } from './task.ts'
+import { traceHandling } from './tracing.ts'
 
 /** Weight of the newest sample in the smoothed time of a handler. */
 const SMOOTHING = 0.2
@@ -75,7 +76,9 @@ export class TaskRunner {
     this.tasks.add(task)
     let returned: unknown
     try {
-      returned = this.#handle(message, task)
+      const span = traceHandling(task)
+      task.span = span
+      returned = span === null ? this.#handle(message, task) : span.run(() => this.#handle(message, task))
       // What a handler returns may throw when it is looked at, which is the handler's failure as well.
       if (isThenable(returned)) {
         const promise = returned instanceof Promise ? returned : Promise.resolve(returned)
@@ -195,6 +198,7 @@ export class TaskRunner {
   // ---- settling
 
   #end(task: Task, outcome: Settlement): void {
+    if (task.span !== null && 'error' in outcome) task.span.fail(outcome.error)
     this.settler.end({ lease: task.lease, offsets: [task.offset], outcome, outputs: [], onOutcome: null })
     this.#forget(task)
   }
@@ -258,6 +262,7 @@ export class TaskRunner {
   /** The task is over, whether or not its handler is. */
   #forget(task: Task): void {
     task.mode = 'over'
+    task.span?.end()
     task.stopWaiting?.()
     this.tasks.delete(task)
     if (!this.#isSampled) {

@@ -18,6 +18,7 @@ import type { Message } from './message.ts'
 import type { NounContext } from './noun-context.ts'
 import type { Output } from './outputs.ts'
 import { TaskExtras } from './task-extras.ts'
+import type { HandlingSpan } from './tracing.ts'
 
 export type TaskMode = 'running' | 'gathering' | 'settling' | 'over'
 
@@ -28,6 +29,8 @@ export class Task implements HandlerContext {
   readonly message: Message
   readonly startedAtMs: number
   mode: TaskMode = 'running'
+  /** Set where an SDK for traces is registered. */
+  span: HandlingSpan | null = null
   /** Set while its settle waits for room. */
   stopWaiting: (() => void) | null = null
   readonly #context: NounContext
