@@ -1,5 +1,6 @@
 /** Every scenario, by noun. */
 import type { Scenario } from '../scenario.ts'
+import { CLOCK_SCENARIOS } from './after-and-on-time.ts'
 import { CALL_SCENARIOS } from './call.ts'
 import { FLOW_SCENARIOS } from './flow-control.ts'
 import { JOB_SCENARIOS } from './job.ts'
@@ -14,4 +15,5 @@ export const SCENARIOS: readonly Scenario[] = [
   ...CALL_SCENARIOS,
   ...FLOW_SCENARIOS,
   ...PERSISTENCE_SCENARIOS,
+  ...CLOCK_SCENARIOS,
 ]
