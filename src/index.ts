@@ -75,6 +75,7 @@ export {
   PRIORITY_NORMAL,
   type Priority,
 } from './message-batch.ts'
+export { type Moved, type MoveOptions, moveQueue } from './moving.ts'
 export { type Durability, type OpenOptions, open } from './open.ts'
 export { findNearest } from './options-check.ts'
 export { MAX_JSON_DEPTH, parseJsonPayload } from './payload.ts'

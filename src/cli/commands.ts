@@ -28,6 +28,10 @@ export const COMMANDS: Readonly<Record<string, Listed>> = {
     about: 'Show, explain, wait for or cancel a job; dead letters, redrive, pause and resume of a queue.',
     load: async () => (await import('./jobs.ts')).jobs,
   },
+  move: {
+    about: 'Move the jobs of a queue to another folder, server or broker.',
+    load: async () => (await import('./move.ts')).move,
+  },
   queues: {
     about: 'List the queues, how deep they are and how fast they drain.',
     load: async () => (await import('./list.ts')).queues,

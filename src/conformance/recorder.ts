@@ -272,6 +272,7 @@ function toFound(outcome: FindOutcome): Answer {
 function toCommand(command: Command): Call | null {
   switch (command.kind) {
     case 'dead':
+    case 'unsettled':
     case 'explain':
     case 'backup':
     case 'schedule':
@@ -311,6 +312,7 @@ function toDone(outcome: CommandOutcome): Answer {
       return { status: 'found', job: toJob(outcome.job) }
     case 'schedule':
     case 'schedules':
+    case 'unsettled':
       return { status: 'done' }
     default:
       return { status: outcome.status }

@@ -333,7 +333,10 @@ export interface WatchRequest {
 
 export type Command =
   /** P10: ends a job that is not terminal; a running one loses its lease. */
-  | { readonly kind: 'cancel'; readonly id: string }
+  /** `isMoved`: it goes on elsewhere under another id, so no callback tells of an end. */
+  | { readonly kind: 'cancel'; readonly id: string; readonly isMoved?: boolean }
+  /** Jobs of a queue that are not settled, in the order of their places, then those that are delayed; after a cursor. */
+  | { readonly kind: 'unsettled'; readonly topic: string; readonly after?: string; readonly max: number }
   /** Why a job waits. */
   | { readonly kind: 'explain'; readonly id: string }
   | { readonly kind: 'pause' | 'resume'; readonly topic: string; readonly group: string }
@@ -378,6 +381,7 @@ export type Command =
 
 export type CommandOutcome =
   | { readonly status: 'done'; readonly count?: number; readonly value?: string; readonly ids?: readonly string[] }
+  | { readonly status: 'unsettled'; readonly jobs: readonly UnsettledJob[]; readonly next: string | null }
   | { readonly status: 'dead-letters'; readonly letters: readonly DeadLetter[]; readonly next: string | null }
   | { readonly status: 'terminal'; readonly job: JobView }
   /** `waits` is empty for a job that runs or has ended. */
@@ -387,6 +391,13 @@ export type CommandOutcome =
   | OffsetProblem
   | ScheduleOutcome
   | FullOutcome
+
+export interface UnsettledJob {
+  readonly job: JobView
+  /** A batch of this one message. */
+  readonly batch: Uint8Array
+  readonly callbackUrl?: string | undefined
+}
 
 export interface DeadLetter {
   readonly id: string

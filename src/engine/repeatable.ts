@@ -17,6 +17,7 @@ import type { AppendRequest, Command } from './contract.ts'
 const REPEATABLE_COMMANDS: ReadonlySet<Command['kind']> = new Set([
   'cancel',
   'explain',
+  'unsettled',
   'pause',
   'resume',
   'dead',

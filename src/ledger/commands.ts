@@ -4,6 +4,7 @@ import { SluiceError } from '../errors.ts'
 import type { Core } from './core.ts'
 import { explainJob } from './explaining.ts'
 import { cancelJob } from './jobs.ts'
+import { listUnsettled } from './listing.ts'
 import { discard, findOffsetProblem, forgetGroup, listDead, redrive, seekGroup, setPaused } from './operating.ts'
 import { carryOutSchedule, isScheduleCommand } from './schedules.ts'
 import { findLease } from './settling.ts'
@@ -15,7 +16,7 @@ type OnceCommand = Extract<Command, { kind: 'remember' | 'recall' }>
 /** Carries out one act of an operator or a handler. */
 export function carryOut(core: Core, topics: ReadonlyMap<string, Topic>, command: Command): CommandOutcome {
   if (command.kind === 'cancel') {
-    const outcome = cancelJob(core, topics, command.id)
+    const outcome = cancelJob(core, topics, command.id, command.isMoved === true)
     if (outcome === null) return { status: 'not-found' }
     return outcome === 'cancelled' ? { status: 'done' } : { status: 'terminal', job: outcome }
   }
@@ -23,6 +24,7 @@ export function carryOut(core: Core, topics: ReadonlyMap<string, Topic>, command
     throw new SluiceError('UNSUPPORTED', 'A backup is made by the engine that has the file')
   if (isScheduleCommand(command)) return carryOutSchedule(core, topics, command)
   if (command.kind === 'explain') return explainJob(core, topics, command.id)
+  if (command.kind === 'unsettled') return listUnsettled(core, topics, command)
   if (command.kind === 'remember' || command.kind === 'recall') return once(core, topics, command)
   const group = topics.get(command.topic)?.groups.get(command.group)
   if (group === undefined) return { status: 'not-found' }

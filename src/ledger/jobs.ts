@@ -9,6 +9,7 @@ import { announceEnd } from './callbacks.ts'
 import type { Core } from './core.ts'
 import { acceptedAtMs, type MovedRow, scheduledKey, scheduledPlace } from './delaying.ts'
 import type { Group } from './group.ts'
+import { offsetPlace, takePromise } from './promises.ts'
 import type { WatchWaiter } from './requests.ts'
 import { type OutcomeRow, revoke, settleAs } from './settling.ts'
 import { hex } from './state.ts'
@@ -165,12 +166,22 @@ function settleWaiting(core: Core, group: Group, offset: number, row: OutcomeRow
 }
 
 /** Ends a job that is not terminal (P10). Null: it is not there. The view of a job that was terminal already. */
-export function cancelJob(core: Core, topics: ReadonlyMap<string, Topic>, id: string): 'cancelled' | JobView | null {
+/** `isMoved`: nobody is told of an end by a callback, as the job goes on elsewhere. */
+export function cancelJob(
+  core: Core,
+  topics: ReadonlyMap<string, Topic>,
+  id: string,
+  isMoved: boolean,
+): 'cancelled' | JobView | null {
   const found = findJob(core, topics, id)
   if (found.status === 'not-found') return null
   if (isTerminal(found.job)) return found.job
   const { topic, job } = locate(topics, id) as { topic: Topic; job: JobId }
   const offset = offsetOf(core, topic, job)
+  if (isMoved) {
+    const place = offset === 'scheduled' ? scheduledPlace(job.place as ScheduledPlace) : offsetPlace(offset as number)
+    takePromise(core, topic, place)
+  }
   if (offset === 'scheduled') cancelDelayed(core, topic, job)
   else cancelPlaced(core, topic.jobs, offset as number, found.job.attempts)
   return 'cancelled'

@@ -138,6 +138,7 @@ export function toDone(value: AnswerValue): Answer {
     case 'explained':
     case 'schedule':
     case 'schedules':
+    case 'unsettled':
       assert.fail('no simulated client asks for them')
   }
 }

@@ -84,6 +84,8 @@ const COMMANDS: Readonly<Record<Command['kind'], Scope | 'job' | 'hold' | 'sched
   forget: 'admin',
   seek: 'admin',
   dead: 'read',
+  // With the URLs of callbacks, which may have secrets in them.
+  unsettled: 'admin',
   remember: 'hold',
   recall: 'hold',
   backup: 'everything',

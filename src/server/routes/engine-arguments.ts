@@ -143,7 +143,8 @@ function command(value: unknown, name: string): void {
   const kept = { hold: holding, name: text(256) }
   const schedule = { queue: anyName('queue'), name: anyName('schedule') }
   const kinds: Record<string, Check> = {
-    cancel: object({ kind: anything, id: text(MAX_ID_BYTES) }),
+    cancel: object({ kind: anything, id: text(MAX_ID_BYTES), isMoved: optional(flag) }),
+    unsettled: object({ kind: anything, topic: topicName, after: optional(text(64)), max: whole(1, 1_000) }),
     explain: object({ kind: anything, id: text(MAX_ID_BYTES) }),
     pause: object({ kind: anything, ...group }),
     resume: object({ kind: anything, ...group }),
