@@ -24,7 +24,8 @@ import { checkOptions, createRules, duration, invalidOption, type Rule, text, wh
 import type { Sluice } from '../sluice.ts'
 import type { Worker } from '../worker.ts'
 import { createAddressPolicy } from './addresses.ts'
-import { type Lookup, post } from './post.ts'
+import { Circuits } from './circuits.ts'
+import { type Lookup, type Posted, post } from './post.ts'
 import { fileSecrets, fixedSecrets, type SecretSource, sign } from './secrets.ts'
 
 export interface CallbackOptions {
@@ -96,6 +97,7 @@ class Sender implements CallbackSender {
   readonly #policy: ReturnType<typeof createAddressPolicy>
   readonly #host: Host
   readonly #lookup: Lookup | undefined
+  readonly #circuits = new Circuits()
   #worker: Worker | null = null
   #stopTimer: (() => void) | null = null
   #isClosed = false
@@ -149,20 +151,29 @@ class Sender implements CallbackSender {
     const url = new URL(target)
     const timestamp = Math.floor(Date.now() / 1_000)
     const body = job.bytes
-    const posted = await post(
-      {
-        url,
-        body,
-        headers: {
-          'content-type': 'application/json',
-          'user-agent': USER_AGENT,
-          'webhook-id': id,
-          'webhook-timestamp': String(timestamp),
-          'webhook-signature': sign(this.#secrets(), { id, timestamp, body }),
+    if (!this.#circuits.enter(url.origin)) throw new Error(`${url.origin} has not answered lately, and was not tried`)
+    let posted: Posted | null = null
+    try {
+      posted = await post(
+        {
+          url,
+          body,
+          headers: {
+            'content-type': 'application/json',
+            'user-agent': USER_AGENT,
+            'webhook-id': id,
+            'webhook-timestamp': String(timestamp),
+            'webhook-signature': sign(this.#secrets(), { id, timestamp, body }),
+          },
         },
-      },
-      { policy: this.#policy, timeoutMs, lookup: this.#lookup, signal },
-    )
+        { policy: this.#policy, timeoutMs, lookup: this.#lookup, signal },
+      )
+    } finally {
+      this.#circuits.leave(
+        url.origin,
+        posted === null || posted.status === 'refused' ? null : posted.status === 'answered',
+      )
+    }
     signal.throwIfAborted()
     // The path and the query of the URL may be secrets of the receiver, so errors name its origin only.
     if (posted.status === 'refused')

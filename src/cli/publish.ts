@@ -39,6 +39,11 @@ export const publish: Command = {
     key: { type: 'string', value: 'KEY', text: 'The key of every message: those of one key are worked off in order.' },
     'delay-ms': { type: 'string', value: 'N', text: 'Jobs only: due in N milliseconds.' },
     priority: { type: 'string', value: 'CLASS', text: 'Jobs only: high, normal or low.' },
+    'callback-url': {
+      type: 'string',
+      value: 'URL',
+      text: 'Jobs only: told by a signed webhook when the job has ended.',
+    },
     'idempotency-key': {
       type: 'string',
       value: 'KEY',
@@ -106,6 +111,7 @@ function createWrap(input: Input): Wrap {
     key: input.value('key'),
     delayMs: input.count('delay-ms', 0, Number.MAX_SAFE_INTEGER),
     priority: input.value('priority'),
+    callbackUrl: input.value('callback-url'),
   }
   return (payload, idempotencyKey) => {
     const rest = JSON.stringify({ ...options, idempotencyKey }).slice(1)
