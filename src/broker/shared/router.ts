@@ -281,6 +281,7 @@ export class Router {
     await ruling.broker?.close().catch(() => {})
     ruling.log.close()
     await this.#mailbox?.serveOwner(false)
+    this.#sayHello()
   }
 
   #ownerLetter({ log }: Ruling, abilities: EngineAbilities): OwnerLetter {

@@ -1,0 +1,166 @@
+/** Processes that share one ledger: who owns it, who takes over, and what callers hear of that. */
+import { deepEqual, equal, ok, rejects } from 'node:assert/strict'
+import { describe, type TestContext, test } from 'node:test'
+import { openJournalEngine } from '../../../src/broker/local-engine.ts'
+import { encodeLetter } from '../../../src/broker/shared/letters.ts'
+import { isSluiceError, SluiceError } from '../../../src/errors.ts'
+import { MemoryBroker, type MemoryJournal, openMemoryJournal } from '../../../src/journals/memory.ts'
+import { createSluice, type Sluice } from '../../../src/sluice.ts'
+import { FakeHost } from '../../support/fake-host.ts'
+
+interface Process {
+  readonly sluice: Sluice
+  readonly journal: MemoryJournal
+}
+
+async function start(t: TestContext, broker: MemoryBroker): Promise<Process> {
+  const journal = openMemoryJournal(broker)
+  const sluice = createSluice(await openJournalEngine(journal), { onError: () => {} }, { holder: 'token' })
+  t.after(() => sluice.close({ drainMs: 0 }))
+  return { sluice, journal }
+}
+
+const BROKEN = new SluiceError('UNREACHABLE', 'The connection broke.')
+
+describe('processes that share a ledger', () => {
+  test('a job that one adds is handed out by another, and its result is known to both', async (t) => {
+    const broker = new MemoryBroker()
+    const [one, two] = [await start(t, broker), await start(t, broker)]
+    two.sluice.queue<number, number>('work').work(({ payload }) => payload * 2)
+    const job = await one.sluice.queue<number, number>('work').add(21)
+    equal(await job.result({ timeoutMs: 10_000 }), 42)
+    equal((await (await two.sluice.queue('work').get(job.id)).status()).result, 42)
+  })
+
+  test('an owner that stops in good order leaves no call without an answer, keyed or not', async (t) => {
+    const broker = new MemoryBroker()
+    const [owner, member] = [await start(t, broker), await start(t, broker)]
+    const queue = member.sluice.queue<number>('work')
+    await queue.declare()
+    const adds: Promise<unknown>[] = []
+    const closing: Promise<void>[] = []
+    for (let n = 0; n < 300; n++) {
+      adds.push(queue.add(n))
+      if (n % 10 === 0) await new Promise((resolve) => setImmediate(resolve))
+      if (n === 150) closing.push(owner.sluice.close())
+    }
+    await Promise.all([...adds, ...closing])
+    const { topics } = await member.sluice.stats()
+    equal(topics.find(({ name }) => name === 'work')?.head, 300)
+  })
+
+  test('what an owner never committed is asked again of the next one, without a doubt', async (t) => {
+    const broker = new MemoryBroker()
+    const [, member] = [await start(t, broker), await start(t, broker)]
+    const queue = member.sluice.queue<number>('work')
+    await queue.declare()
+    broker.breakNext = 'lost'
+    const job = await queue.add(1)
+    equal((await job.status()).status, 'queued')
+    const { topics } = await member.sluice.stats()
+    equal(topics.find(({ name }) => name === 'work')?.head, 1)
+  })
+
+  test('what an owner committed and could not answer is UNKNOWN, and stored once under its key', async (t) => {
+    const broker = new MemoryBroker()
+    const [, member] = [await start(t, broker), await start(t, broker)]
+    const queue = member.sluice.queue<number>('work')
+    await queue.declare()
+    broker.breakNext = 'kept'
+    await rejects(queue.add(1), (error) => isSluiceError(error, 'UNKNOWN'))
+    broker.breakNext = 'kept'
+    const job = await queue.add(2, { idempotencyKey: 'two' })
+    equal((await job.status()).status, 'queued')
+    const { topics } = await member.sluice.stats()
+    equal(topics.find(({ name }) => name === 'work')?.head, 2)
+  })
+
+  test('an owner that lost the data without noticing answers nobody from them, once it has heard', async (t) => {
+    const broker = new MemoryBroker()
+    const [zombie, member] = [await start(t, broker), await start(t, broker)]
+    await zombie.sluice.queue('work').declare()
+    zombie.journal.breakOff(null)
+    await member.sluice.queue<number>('work').add(1)
+    await zombie.sluice.queue<number>('work').add(2)
+    for (const { sluice } of [zombie, member]) {
+      const { topics } = await sluice.stats()
+      equal(topics.find(({ name }) => name === 'work')?.head, 2)
+    }
+  })
+
+  test('a lease is kept, and its settle counts, over a change of owner', async (t) => {
+    const broker = new MemoryBroker()
+    const [owner, member] = [await start(t, broker), await start(t, broker)]
+    await member.sluice.queue<number>('work').add(7)
+    const leased = await member.sluice.engine.lease({
+      topic: 'work',
+      group: '',
+      max: 1,
+      leaseMs: 60_000,
+      waitMs: 10_000,
+      holder: { kind: 'token', token: 'a-token' },
+    })
+    ok(leased.status === 'leased')
+    await owner.sluice.close()
+    const { fence, offsets } = leased
+    const settle = { topic: 'work', group: '', fence, offsets, token: 'a-token', outcome: { kind: 'done' } } as const
+    deepEqual(await member.sluice.engine.settle([settle]), [{ status: 'settled', lost: [], outputs: [] }])
+  })
+
+  test('a broker that came back empty stops who worked on it, with ENGINE_CHANGED', async (t) => {
+    const broker = new MemoryBroker()
+    const { sluice, journal } = await start(t, broker)
+    await sluice.queue<number>('work').add(1)
+    broker.entries.length = 0
+    journal.breakOff(BROKEN)
+    await rejects(sluice.queue<number>('work').add(2), (error) => isSluiceError(error, 'ENGINE_CHANGED'))
+    equal((await sluice.stats().catch((error: SluiceError) => error.code)) as unknown, 'ENGINE_CHANGED')
+  })
+
+  test('damage in the journal stops who takes over, and keeps nobody else from looking', async (t) => {
+    const broker = new MemoryBroker()
+    const { sluice, journal } = await start(t, broker)
+    await sluice.queue<number>('work').add(1)
+    const bytes = broker.entries.at(-1)?.bytes as Uint8Array
+    bytes[bytes.byteLength - 1] = (bytes.at(-1) as number) ^ 1
+    journal.breakOff(BROKEN)
+    await rejects(sluice.queue<number>('work').add(2), (error) => isSluiceError(error, 'CORRUPT'))
+    await rejects(start(t, broker), (error) => isSluiceError(error, 'CORRUPT'))
+  })
+
+  test('a process of another version is refused, and told what to do', async () => {
+    const broker = new MemoryBroker()
+    const other = openMemoryJournal(broker)
+    await other.own(new AbortController().signal)
+    const mailbox = await other.openMailbox(() => {})
+    const opening = openJournalEngine(openMemoryJournal(broker))
+    const letter = { kind: 'owner', version: 99, address: 'x', epoch: 1, engineId: 'y' }
+    await mailbox.send('all', encodeLetter(letter as never))
+    await rejects(opening, (error) => isSluiceError(error, 'UNSUPPORTED') && error.message.includes('same release'))
+    await other.close()
+  })
+
+  test('an owner that never answers is UNREACHABLE within the time for opening', async () => {
+    const broker = new MemoryBroker()
+    const other = openMemoryJournal(broker)
+    await other.own(new AbortController().signal)
+    const host = new FakeHost()
+    const opening = openJournalEngine(openMemoryJournal(broker), { host })
+    const refused = rejects(opening, (error) => isSluiceError(error, 'UNREACHABLE'))
+    await host.advance(31_000)
+    await refused
+    await other.close()
+  })
+
+  test('bytes that are no letter change nothing', async (t) => {
+    const broker = new MemoryBroker()
+    const { sluice } = await start(t, broker)
+    const other = openMemoryJournal(broker)
+    const mailbox = await other.openMailbox(() => {})
+    for (const text of ['', 'hello', '{}', 'SLE\u0001\u0000\u0000\u0000\u0000'])
+      await mailbox.send('owner', Buffer.from(text))
+    const job = await sluice.queue<number>('work').add(1)
+    equal((await job.status()).status, 'queued')
+    await other.close()
+  })
+})
