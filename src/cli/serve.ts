@@ -3,10 +3,10 @@ import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { open } from '../index.ts'
 import { KEY_FILE } from '../server/access/key-file.ts'
-import { escapeControls } from '../server/log-text.ts'
 import { createServer, type Server } from '../server/server.ts'
 import { completeServerOptions, type ServerOptions } from '../server/settings.ts'
 import { type Command, type Input, UsageError } from './command.ts'
+import { formatLogLine } from './log-line.ts'
 import { CALLBACK_OPTIONS, callbackOptions } from './serve-callbacks.ts'
 
 const DURABILITIES = {
@@ -108,7 +108,7 @@ function serverOptions(input: Input, folder: string): ServerOptions {
     ...(folder === ':memory:' ? {} : { backupDir: folder }),
     behindProxy: input.has('behind-proxy'),
     allowedHosts: input.values('allowed-host'),
-    log: { write: (line) => process.stderr.write(input.isJson ? line : readable(line)) },
+    log: { write: (line) => process.stderr.write(input.isJson ? line : formatLogLine(line)) },
   }
 }
 
@@ -174,20 +174,4 @@ function waitForSignal(): Promise<NodeJS.Signals> {
       })
     }
   })
-}
-
-/** A line of the log for people: when, what, why. */
-function readable(line: string): string {
-  const { time, msg, err } = JSON.parse(line) as {
-    time: number
-    msg?: string
-    err?: { message?: string; stack?: string }
-  }
-  return `${new Date(time).toISOString()} ${escapeControls(msg ?? '')}${err === undefined ? '' : `: ${readableError(err)}`}\n`
-}
-
-/** The message on one line, whatever is in it, and below it where it was thrown. */
-function readableError({ message = '', stack = '' }: { message?: string; stack?: string }): string {
-  const frames = stack.split('\n').filter((line) => /^ {4}at /.test(line))
-  return [escapeControls(message), ...frames.map(escapeControls)].join('\n')
 }

@@ -5,7 +5,7 @@
  * (`requestTimeoutMs`), the time between requests (72 s), and the reading of an answer, where a client that takes nothing
  * for IDLE_MS is gone. One of these ends every connection that a client leaves half open.
  */
-import { type Server, STATUS_CODES } from 'node:http'
+import { type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { ConnectionError } from 'fastify'
 import { formatProblem, PROBLEM_TYPE, problemOf } from './problem.ts'
@@ -15,7 +15,42 @@ const LINGER_MS = 2_000
 /** Longer than the longest wait of a call, during which nothing need be sent. */
 export const IDLE_MS = 180_000
 
-/** Answers what is not even a request: broken syntax, headers that are too large, a body that never came. */
+interface Exchange {
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
+}
+
+/** Requests of a connection that are not answered yet. */
+const underWay = new WeakMap<Socket, Set<Exchange>>()
+/** Connections on which something came that is no request. They end with their last answer. */
+const broken = new WeakSet<Socket>()
+
+/** Knows a request of its connection until it is answered. */
+export function follow(request: IncomingMessage, response: ServerResponse): void {
+  const { socket } = request
+  const exchange = { request, response }
+  let exchanges = underWay.get(socket)
+  if (exchanges === undefined) {
+    exchanges = new Set()
+    underWay.set(socket, exchanges)
+  }
+  exchanges.add(exchange)
+  response.once('close', () => {
+    exchanges.delete(exchange)
+    if (broken.has(socket) && !hasAnswersToCome(socket)) endSlowly(socket)
+  })
+}
+
+/** Whether answers to whole requests are still to go out, or one is going out. */
+function hasAnswersToCome(socket: Socket): boolean {
+  const exchanges = [...(underWay.get(socket) ?? [])]
+  return exchanges.some(({ request, response }) => request.complete || response.headersSent)
+}
+
+/**
+ * Answers what is not even a request: broken syntax, headers that are too large, a body that never came. Where requests
+ * before it are not answered yet it says nothing, since its answer would be taken for that of one of them.
+ */
 export function answerBrokenRequest(error: ConnectionError, socket: Socket): void {
   // What went wrong below HTTP cannot be answered above it: a handshake that never ended could not send it, ever.
   const isBelow = /^(?:ERR_SSL|ERR_TLS|ECONNRESET|EPIPE|EPROTO)/.test(error.code ?? '')
@@ -23,12 +58,20 @@ export function answerBrokenRequest(error: ConnectionError, socket: Socket): voi
     socket.destroy()
     return
   }
+  if (broken.has(socket)) return
+  broken.add(socket)
+  if (hasAnswersToCome(socket)) return
   const problem = problemOf(error)
   const body = formatProblem(problem)
-  socket.end(
+  socket.write(
     `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\nContent-Type: ${PROBLEM_TYPE}\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
   )
-  // A client that does not close its side would keep this one.
+  endSlowly(socket)
+}
+
+/** A client that does not close its side would keep this one. */
+function endSlowly(socket: Socket): void {
+  socket.end()
   socket.resume()
   setTimeout(() => socket.destroy(), LINGER_MS).unref()
 }

@@ -17,16 +17,16 @@ import { collectRoutes } from './api/document.ts'
 import { checkQuery } from './api/operation.ts'
 import { Appender } from './appender.ts'
 import { announcedBytes, checkBodyHeaders } from './bodies.ts'
-import { answerBrokenRequest, boundConnections } from './connections.ts'
+import { answerBrokenRequest, boundConnections, follow } from './connections.ts'
 import { type Context, MAX_PATH_CHARS } from './context.ts'
 import { Directory } from './directory.ts'
 import { guardDoor, watchLoop } from './front-door.ts'
 import { createGuard } from './guard.ts'
-import { checkHeaders } from './header-check.ts'
 import { Load } from './load.ts'
 import { escapeControls } from './log-text.ts'
 import { createMetrics } from './metrics.ts'
 import { formatProblem, PROBLEM_TYPE, problemOf, retryAfterSeconds, toSluiceError } from './problem.ts'
+import { checkRequest } from './request-check.ts'
 import { backupRoutes } from './routes/backup.ts'
 import { declareRoutes } from './routes/declare.ts'
 import { engineRoutes } from './routes/engine.ts'
@@ -166,13 +166,14 @@ function createApp(context: Context): FastifyInstance {
     reply.header('x-content-type-options', 'nosniff').header('referrer-policy', 'no-referrer')
     try {
       request.visit = load.enter(classOf(request.method, request.url))
+      follow(request.raw, reply.raw)
       reply.raw.once('close', () => {
         request.visit.leave()
         gate.leave(request)
       })
+      checkRequest(request.raw)
       if (request.is404) throw noRoute(request, reply)
       checkHost(request)
-      checkHeaders(request.raw.rawHeaders)
       guard({ method: request.method, headers: request.headers, localAddress: request.socket.localAddress })
       const { access = 'open' } = request.routeOptions.config
       if (access !== 'open') {
