@@ -57,6 +57,14 @@ export const COMMANDS: Readonly<Record<string, Listed>> = {
     about: 'List the schedules, with their next ticks.',
     load: async () => (await import('./schedules.ts')).schedules,
   },
+  bench: {
+    about: 'Measure this machine and engine: publish, end to end, latency.',
+    load: async () => (await import('./bench.ts')).bench,
+  },
+  lab: {
+    about: 'Show what happens when jobs are created faster than they are done, by doing it.',
+    load: async () => (await import('./lab.ts')).lab,
+  },
   'webhook-secret': {
     about: 'Show or rotate the secret that callbacks of a data folder are signed with.',
     load: async () => (await import('./webhook-secret.ts')).webhookSecret,
