@@ -31,6 +31,8 @@ export interface Proxy {
   hold(): void
   /** What was held up passes, and what comes after. */
   release(): void
+  /** Nothing passes any more on the connections that are open, and none breaks; new ones are well. */
+  freeze(): void
   /** Breaks every connection that is open. */
   cutAll(): void
   close(): Promise<void>
@@ -82,6 +84,9 @@ export async function openProxy(target: URL): Promise<Proxy> {
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address() as { port: number }
+  const freeze = () => {
+    for (const socket of sockets) socket.pause()
+  }
   const cutAll = () => {
     for (const socket of sockets) socket.destroy()
   }
@@ -95,12 +100,13 @@ export async function openProxy(target: URL): Promise<Proxy> {
     delay: (ms) => (delayMs = ms),
     hold() {
       isHeld = true
-      for (const socket of sockets) socket.pause()
+      freeze()
     },
     release() {
       isHeld = false
       for (const socket of sockets) socket.resume()
     },
+    freeze,
     cutAll,
     async close() {
       cutAll()
