@@ -40,15 +40,18 @@ export function loadGroups(
     const topic = byId.get(extent.topic)
     if (topic !== undefined) loadTopic(core, topic, extent)
   }
-  for (const [, value] of core.state.under('g/', EVERYTHING)) {
-    const row = decodeJson<GroupRow>(value)
+  const callbacks = topics.get(CALLBACKS_QUEUE)
+  if (callbacks !== undefined) for (const topic of topics.values()) callbacks.promised += topic.promises
+  const rows = core.state.under('g/', EVERYTHING).map(([, value]) => decodeJson<GroupRow>(value))
+  // First the queue of callbacks: what died with its process may be out of attempts, and then has its callback there.
+  for (const row of rows.sort(
+    (a, b) => Number(b.topic === callbacks?.row.id) - Number(a.topic === callbacks?.row.id),
+  )) {
     const topic = byId.get(row.topic) as Topic
     const group = new Group(row, topic, core)
     topic.groups.set(row.name, group)
     loadGroup(core, group, mode)
   }
-  const callbacks = topics.get(CALLBACKS_QUEUE)
-  if (callbacks !== undefined) for (const topic of topics.values()) callbacks.promised += topic.promises
 }
 
 function loadTopic(core: Core, topic: Topic, extent: LogExtent): void {
