@@ -13,6 +13,7 @@ import {
   borrowBroker,
   findFreePort,
   installPackages,
+  isListening,
   readVersion,
   startBroker,
   startProcess,
@@ -25,6 +26,8 @@ export interface RedisOptions {
   /** Directives of redis.conf that differ from the default ones. */
   readonly settings?: Readonly<Record<string, string>>
   readonly password?: string
+  /** Files of a certificate: it then speaks only TLS. */
+  readonly tls?: { readonly cert: string; readonly key: string }
   /** The port of a redis-server of which it is to be a replica. */
   readonly replicaOf?: number
   /** @default a free one */
@@ -75,17 +78,23 @@ export async function startRedis(options: RedisOptions = {}): Promise<RedisBroke
     return { ...borrowBroker(given), port, folder: '' }
   }
   const folder = await mkdtemp(join(options.parent ?? tmpdir(), 'sluice-redis-'))
-  const { password, replicaOf } = options
+  const { password, replicaOf, tls } = options
   const port = options.port ?? (await findFreePort())
   const settings: Record<string, string> = { ...DEFAULTS, dir: folder, port: String(port), ...options.settings }
   if (settings['cluster-enabled'] === 'yes') settings['cluster-port'] ??= String(await findFreePort())
   if (password !== undefined) Object.assign(settings, { requirepass: password, masterauth: password })
+  if (tls !== undefined) {
+    const { cert, key } = tls
+    Object.assign(settings, { port: '0', 'tls-port': String(port), 'tls-cert-file': cert, 'tls-key-file': key })
+    Object.assign(settings, { 'tls-ca-cert-file': cert, 'tls-auth-clients': 'no' })
+  }
   if (replicaOf !== undefined) settings.replicaof = `127.0.0.1 ${replicaOf}`
   const args = Object.entries(settings).flatMap(([name, value]) => [
     `--${name}`,
     ...(OF_WORDS.has(name) ? value.split(' ') : [value]),
   ])
-  const url = password === undefined ? `redis://127.0.0.1:${port}` : `redis://:${password}@127.0.0.1:${port}`
+  const scheme = tls === undefined ? 'redis' : 'rediss'
+  const url = `${scheme}://${password === undefined ? '' : `:${password}@`}127.0.0.1:${port}`
   const remove = (): Promise<void> => rm(folder, { recursive: true, force: true })
   const broker = await startBroker(url, () =>
     startProcess({
@@ -93,7 +102,7 @@ export async function startRedis(options: RedisOptions = {}): Promise<RedisBroke
       command: 'redis-server',
       args,
       outputFile: join(folder, 'output.txt'),
-      isReady: async () => hasLoaded(await askRedis(port, 'PING')),
+      isReady: tls === undefined ? async () => hasLoaded(await askRedis(port, 'PING')) : () => isListening(port),
     }),
   ).catch(async (error: unknown) => {
     await remove()

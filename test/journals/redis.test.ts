@@ -3,6 +3,9 @@ import { deepEqual, equal, match, ok, rejects } from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, before, describe, type TestContext, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
@@ -12,6 +15,7 @@ import { findRedis, type RedisBroker, type RedisOptions, startRedis } from '../.
 import type { SluiceError } from '../../src/errors.ts'
 import type { Grant, Journal } from '../../src/journals/contract.ts'
 import { checkRedis, openRedisJournal, type RedisJournalOptions } from '../../src/journals/redis.ts'
+import { makeCertificate } from '../support/certificate.ts'
 import { openProxy, type Proxy as TcpProxy } from '../support/tcp-proxy.ts'
 import { appendTexts, claim, ended, entry, isCode, readAll, within } from './journal-suite.ts'
 
@@ -129,6 +133,53 @@ describe('the journal in Redis', { skip: skip ? 'needs a redis-server of its own
         return isCode('UNAUTHENTICATED')(error)
       })
     }
+  })
+
+  test('TLS, with a certificate that is checked', async (t) => {
+    const folder = await mkdtemp(join(tmpdir(), 'sluice-redis-tls-'))
+    t.after(() => rm(folder, { recursive: true }))
+    const { cert, key } = await makeCertificate(folder)
+    const other = await startOther(t, { tls: { cert, key }, password: 'geheim-1' })
+    const url = new URL(other.url)
+    await rejects(open(t, { url, connectMs: 1_000 }), (error: SluiceError) => {
+      match(error.message, /certificate/)
+      return isCode('UNREACHABLE')(error)
+    })
+    url.searchParams.set('ca', cert)
+    const journal = await open(t, { url })
+    const grant = await claim(journal)
+    await appendTexts(journal, grant, 'over TLS')
+    deepEqual(await readAll(journal, grant), ['claim', 'over TLS'])
+    const plain = new URL(other.url.replace('rediss:', 'redis:'))
+    await rejects(open(t, { url: plain, connectMs: 1_000 }), isCode('UNREACHABLE'))
+  })
+
+  test('a URL that cannot be meant is refused at once', async (t) => {
+    const change = (text: string): URL => new URL(redis.url + text)
+    for (const url of [change('/shop'), change('?tls=true'), change('?ca=/no/such/file'), change('?servername=x')]) {
+      await rejects(open(t, { url }), isCode('INVALID_OPTION'))
+    }
+    const crooked = new URL(redis.url.replace('//', '//:geheim%zz@'))
+    await rejects(open(t, { url: crooked }), (error: SluiceError) => {
+      ok(!error.message.includes('geheim'))
+      return isCode('INVALID_OPTION')(error)
+    })
+  })
+
+  test('databases of one server have journals and letters of their own', async (t) => {
+    const namespace = createNamespace()
+    const urls = ['/1', '/2'].map((path) => new URL(redis.url + path))
+    const [one, two] = (await Promise.all(urls.map((url) => open(t, { url, namespace })))) as [Journal, Journal]
+    await claim(one, 'in database 1')
+    const grant = await claim(two, 'in database 2')
+    deepEqual(await readAll(two, grant), ['in database 2'])
+    const letters: string[] = []
+    const boxes = [await one.openMailbox(() => letters.push('1')), await two.openMailbox(() => letters.push('2'))]
+    await boxes[1]?.send('all', Buffer.from('hello'))
+    await waitUntil('it came', () => letters.length > 0)
+    await boxes[0]?.send('all', Buffer.from('hello'))
+    await waitUntil('it came, too', () => letters.length > 1)
+    deepEqual(letters, ['2', '1'])
   })
 
   test('a user without the permissions is refused, and one with those of docs/redis.md can do everything', async (t) => {

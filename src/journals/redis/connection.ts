@@ -11,6 +11,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { SluiceError } from '../../errors.ts'
 import { backoffMs } from '../../policy/retry.ts'
+import { type Address, readAddress } from './address.ts'
 
 /** A server that does not answer for so long is given up, and connected to again. */
 const ANSWER_MS = 5_000
@@ -173,6 +174,7 @@ export function showUrl(url: URL): string {
 export class Link {
   readonly #options: LinkOptions
   readonly #module: ClientModule
+  readonly #address: Address
   #connection: Connection | null = null
   #waiting = new Set<() => void>()
   #failure: SluiceError | null = null
@@ -185,6 +187,7 @@ export class Link {
   private constructor(options: LinkOptions, module: ClientModule) {
     this.#options = options
     this.#module = module
+    this.#address = readAddress(options.url)
     this.#ticking = setInterval(() => this.#connection?.tick(), TICK_MS)
   }
 
@@ -284,15 +287,16 @@ export class Link {
   }
 
   async #connectOnce(): Promise<Connection> {
-    const { url, name, prepare } = this.#options
+    const { name, prepare } = this.#options
+    const { url, socket } = this.#address
     const client = this.#module.createClient({
-      url: url.href,
+      url,
       name,
       RESP: 3,
       disableOfflineQueue: true,
       disableClientInfo: true,
       maintNotifications: 'disabled',
-      socket: { reconnectStrategy: false, connectTimeout: ANSWER_MS },
+      socket: { ...socket, reconnectStrategy: false, connectTimeout: ANSWER_MS },
     }) as RedisClient
     const connection: Connection = new Connection(client, this.#module.ErrorReply, (cause) => {
       if (this.#connection !== connection) return
