@@ -19,6 +19,7 @@ const benches = [
   'end-to-end',
   'poisoned-key',
   'backlog',
+  'backup',
   'gateway-post',
   'gateway-batches',
   'gateway-retry-after',

@@ -1,10 +1,9 @@
 /** Calls a server for the other commands. What it answers as a problem becomes the `SluiceError` that it stands for. */
 import { ERRORS, type ErrorCode, SluiceError } from '../errors.ts'
-import { type Input, type Option, UsageError } from './command.ts'
+import { type Input, UsageError } from './command.ts'
 import { credentialHeaders } from './credential.ts'
 
 export const DEFAULT_URL = 'http://127.0.0.1:8787'
-export const URL_OPTION: Option = { type: 'string', value: 'URL', text: `The server. Default: ${DEFAULT_URL}` }
 /** Longer than the longest wait of the server. */
 const CALL_TIMEOUT_MS = 90_000
 

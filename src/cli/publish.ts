@@ -9,9 +9,10 @@ import { randomBytes } from 'node:crypto'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ERRORS, type ErrorCode, SluiceError } from '../errors.ts'
-import { clientOf, UnreachableError, URL_OPTION } from './client.ts'
+import { clientOf, UnreachableError } from './client.ts'
 import { type Command, type Input, UsageError } from './command.ts'
-import { openFolderTarget } from './folder-target.ts'
+import { openEngineTarget } from './engine-target.ts'
+import { PLACE_OPTIONS } from './opening.ts'
 import { createServerTarget, type Line, type LineOutcome, type Target } from './target.ts'
 
 const MAX_LINES = 500
@@ -54,8 +55,7 @@ export const publish: Command = {
       value: 'N',
       text: `Give up when nothing was stored for N milliseconds. Default: ${MAX_RETRY_MS}`,
     },
-    url: URL_OPTION,
-    data: { type: 'string', value: 'DIR', text: 'Open this data folder instead of calling a server.' },
+    ...PLACE_OPTIONS,
   },
   run,
 }
@@ -67,9 +67,10 @@ async function run(input: Input): Promise<number> {
   if (kind === 'topic' && (input.value('delay-ms') ?? input.value('priority')) !== undefined)
     throw new UsageError('--delay-ms and --priority are for jobs: name a --queue.')
   const wrap = createWrap(input)
-  const folder = input.value('data')
-  const target =
-    folder === undefined ? createServerTarget(clientOf(input), kind, name) : await openFolderTarget(folder, kind, name)
+  // A server is sent lines as any client sends them; what is opened here takes them without a way over HTTP.
+  const isServer =
+    input.value('data') === undefined && /^https?:|^(?![a-z][a-z0-9+.-]*:)/i.test(input.value('url') ?? '')
+  const target = isServer ? createServerTarget(clientOf(input), kind, name) : await openEngineTarget(input, kind, name)
   const sender = new Sender(target, input.count('retry-ms', 0, 86_400_000) ?? MAX_RETRY_MS)
   try {
     if (payload !== null) {

@@ -1,24 +1,18 @@
-/** A data folder that `sluice publish --data` opens itself; another process may not have it at the same time. */
-import { existsSync } from 'node:fs'
-import { resolve } from 'node:path'
-import { open } from '../index.ts'
+/** A data folder or a broker that `sluice publish` opens itself. A folder is one process's at a time. */
 import { acceptedJob, publishedMessage } from '../server/accepted.ts'
 import { Appender } from '../server/appender.ts'
 import { Directory } from '../server/directory.ts'
 import { readMessageObject } from '../server/incoming.ts'
 import { problemOf } from '../server/problem.ts'
-import { UsageError } from './command.ts'
+import type { Input } from './command.ts'
+import { openPlace } from './opening.ts'
 import type { LineOutcome, Target } from './target.ts'
 
 const MAX_MESSAGE_BYTES = 268_435_456
 
-/** Opens the folder and declares the queue or topic, with the defaults where it is new. */
-export async function openFolderTarget(folder: string, kind: 'queue' | 'topic', name: string): Promise<Target> {
-  const path = resolve(folder)
-  // A typing mistake would make an empty folder and lose the messages in it.
-  if (!existsSync(path))
-    throw new UsageError(`--data names '${path}', which is not there. \`sluice serve --data ${folder}\` makes it.`)
-  const sluice = await open(path)
+/** Opens the place and declares the queue or topic, with the defaults where it is new. */
+export async function openEngineTarget(input: Input, kind: 'queue' | 'topic', name: string): Promise<Target> {
+  const sluice = await openPlace(input)
   const directory = new Directory(sluice, Number.MAX_SAFE_INTEGER)
   const appender = new Appender(sluice.engine)
   const entry = await directory.use(kind, name).catch(async (error: unknown) => {
