@@ -20,6 +20,7 @@ const PUBLISH_CONNECTIONS = 16
 const KIB = 1_024
 /** Of publishing with and without, over one server. */
 const TURNS = 2
+const FEW = 100
 
 interface Memory {
   readonly rss: number
@@ -103,7 +104,11 @@ async function measure(
     })
   return bench.inFolder((folder) =>
     bench.withServer('./idle-side.ts', name, { folder, controlPort }, findFreePort, async (port) => {
-      // Memory first: on either side nothing was served before that leaves room in the heap.
+      // What the first of them cost (code, buffers that are kept) is there before; then memory, before anything is published.
+      const few = bench.start('./idle-side.ts', 'holdIdle', { port, streams: FEW, polls: idle.polls === 0 ? 0 : FEW })
+      await few.ready
+      few.kill()
+      await few.result.catch(() => {})
       const before = await readMemory(controlPort)
       const hold = async (): Promise<() => Promise<void>> => {
         const holder = bench.start('./idle-side.ts', 'holdIdle', { port, ...idle } satisfies HoldOptions)

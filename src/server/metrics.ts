@@ -114,6 +114,8 @@ export function createMetrics({ engine, load }: Context, countConnections: () =>
     }),
   }))
 
+  const counted = new Map<string, { answers: Counter.Internal; took: Histogram.Internal<'route'> }>()
+
   function setAll({ topics, log }: EngineStats): void {
     const deepest = [...topics].sort((a, b) => b.depth.messages - a.depth.messages)
     for (const { gauge, read } of topicGauges) {
@@ -137,8 +139,17 @@ export function createMetrics({ engine, load }: Context, countConnections: () =>
     contentType: registry.contentType,
     count(request, reply) {
       const route = request.routeOptions.url ?? 'none'
-      requests.inc({ method: request.method, route, status: reply.statusCode })
-      seconds.observe({ route }, reply.elapsedTime / 1_000)
+      const { method } = request
+      const status = reply.statusCode
+      // There are as many as series. Looking them up by their labels was a thirtieth of the time of a request.
+      const name = `${method} ${status} ${route}`
+      let one = counted.get(name)
+      if (one === undefined) {
+        one = { answers: requests.labels({ method, route, status }), took: seconds.labels({ route }) }
+        counted.set(name, one)
+      }
+      one.answers.inc()
+      one.took.observe(reply.elapsedTime / 1_000)
     },
     async print() {
       try {

@@ -167,7 +167,8 @@ function createApp(context: Context): FastifyInstance {
     try {
       request.visit = load.enter(classOf(request.method, request.url))
       follow(request.raw, reply.raw)
-      reply.raw.once('close', () => {
+      // It comes once.
+      reply.raw.on('close', () => {
         request.visit.leave()
         gate.leave(request)
       })

@@ -104,14 +104,9 @@ async function addJob(context: Context, request: FastifyRequest, reply: FastifyR
   // Who waits, and named a deadline, hears at once that it cannot be kept (P11).
   const isCall = waitSeconds !== undefined && incoming.fields.deadlineMs !== undefined
   const wished = isCall ? { ...incoming, wish: { ...incoming.wish, inTime: true } } : incoming
-  const accepted = acceptedJob(
-    entry,
-    await context.appender.append(
-      queue,
-      await validate(entry.noun.schema, wished, context.settings.maxMessageBytes),
-      request.caller.id,
-    ),
-  )
+  const checked = validate(entry.noun.schema, wished, context.settings.maxMessageBytes)
+  const ready = checked instanceof Promise ? await checked : checked
+  const accepted = acceptedJob(entry, await context.appender.append(queue, ready, request.caller.id))
   reply.header('location', `/v1/jobs/${accepted.id}`)
   if (waitSeconds !== undefined) {
     // What waits holds no body.

@@ -1,6 +1,6 @@
 /** Messages of a topic: publish one or a batch, read a page, follow the topic as it grows. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { BatchView, type ReadFrom } from '../../index.ts'
+import { BatchView, type ReadFrom, type ReadOutcome } from '../../index.ts'
 import { schemaOf } from '../../json-schema.ts'
 import { invalidOption } from '../../options-check.ts'
 import { offsetError } from '../../outcomes.ts'
@@ -11,7 +11,7 @@ import { count, listOf, ref, shape } from '../api/schemas.ts'
 import { BATCH_TYPE, isBatch, payloadBody, readPayload, readsPayloads } from '../bodies.ts'
 import { type Context, JSON_TYPE, MAX_WAIT_MS, waiting } from '../context.ts'
 import { notFound } from '../directory.ts'
-import { LAST_EVENT_ID, streamAnswer, streamEvents, wantsEvents } from '../event-stream.ts'
+import { type EventStream, LAST_EVENT_ID, streamAnswer, streamEvents, wantsEvents } from '../event-stream.ts'
 import { HEADERS_NOTE, MESSAGE_HEADERS, readRequest } from '../incoming.ts'
 import { PAYLOAD_TYPES, refuseOtherTypes } from '../media-types.ts'
 import { about, named, reader, wholeText } from '../members.ts'
@@ -159,15 +159,29 @@ async function follow(
   const signal = request.visit.wait()
   // The first page comes before the status goes out, so that a place that cannot be read is still a proper error.
   const wish = { topic, limit: STREAM_PAGE, budgetBytes: STREAM_BYTES }
-  let page = await takePage(engine, { ...wish, from: last === undefined ? from : nextOf(last), waitMs: 0 }, signal)
-  return streamEvents(reply, signal, async (stream) => {
-    for (;;) {
-      for (const { offset, text } of page.messages) await stream.send(text, offset)
-      if (page.messages.length === 0) await stream.beat()
-      if (signal.aborted) return
-      page = await takePage(engine, { ...wish, from: page.next, waitMs: settings.heartbeatMs }, signal)
-    }
-  })
+  const page = await takePage(engine, { ...wish, from: last === undefined ? from : nextOf(last), waitMs: 0 }, signal)
+  return streamEvents(reply, signal, (stream) => sendPages(stream, engine, wish, page, settings.heartbeatMs, signal))
+}
+
+/** Sends a page and waits for the next one, until `signal` ends it. Thousands may wait here, so it holds little. */
+async function sendPages(
+  stream: EventStream,
+  engine: Context['engine'],
+  wish: Pick<PageWish, 'topic' | 'limit' | 'budgetBytes'>,
+  first: Page,
+  heartbeatMs: number,
+  signal: AbortSignal,
+): Promise<void> {
+  let { messages, next } = first
+  for (;;) {
+    for (const { offset, text } of messages) await stream.send(text, offset)
+    if (messages.length === 0) await stream.beat()
+    if (signal.aborted) return
+    const { topic, limit, budgetBytes } = wish
+    const max = nextHelping({ wanted: limit, budgetBytes, takenCount: 0, takenBytes: 0 })
+    const outcome = await engine.read({ topic, from: next, max, waitMs: heartbeatMs }, signal)
+    ;({ messages, next } = await takePage(engine, { ...wish, from: next, waitMs: 0 }, signal, outcome))
+  }
 }
 
 function nextOf(lastEventId: string | string[]): number {
@@ -176,7 +190,13 @@ function nextOf(lastEventId: string | string[]): number {
   return last + 1
 }
 
-async function takePage(engine: Context['engine'], wish: PageWish, signal?: AbortSignal): Promise<Page> {
+/** `first`: what was read already, by the same wish. */
+async function takePage(
+  engine: Context['engine'],
+  wish: PageWish,
+  signal?: AbortSignal,
+  first?: ReadOutcome,
+): Promise<Page> {
   const { topic, limit, budgetBytes } = wish
   const messages: Page['messages'][number][] = []
   let page: Page | null = null
@@ -185,8 +205,11 @@ async function takePage(engine: Context['engine'], wish: PageWish, signal?: Abor
     const taken = messages.length
     const max = nextHelping({ wanted: limit, budgetBytes, takenCount: taken, takenBytes: bytes })
     if (page !== null && (max === 0 || page.next >= page.head)) return page
-    const from = page?.next ?? wish.from
-    const outcome = await engine.read({ topic, from, max, waitMs: taken === 0 ? wish.waitMs : 0 }, signal)
+    const from: ReadFrom = page?.next ?? wish.from
+    const outcome: ReadOutcome =
+      page === null && first !== undefined
+        ? first
+        : await engine.read({ topic, from, max, waitMs: taken === 0 ? wish.waitMs : 0 }, signal)
     if (outcome.status !== 'read') {
       // What was read before is good; the next call hears of the rest.
       if (page !== null) return page
@@ -201,8 +224,8 @@ async function takePage(engine: Context['engine'], wish: PageWish, signal?: Abor
         bytes += text.length
       }
     }
-    const { next, earliest, head } = outcome
-    page = { messages, next, earliest, head }
-    if (messages.length === taken) return page
+    const read: Page = { messages, next: outcome.next, earliest: outcome.earliest, head: outcome.head }
+    page = read
+    if (messages.length === taken) return read
   }
 }
