@@ -103,7 +103,7 @@ const NESTED: Record<string, string> = {
 
 interface ApiDocument {
   readonly paths: Readonly<
-    Record<string, Readonly<Record<string, { readonly summary: string; readonly tags: readonly string[] }>>>
+    Record<string, Readonly<Record<string, { readonly summary: string; readonly 'x-sluice-access': string }>>>
   >
 }
 
@@ -116,9 +116,12 @@ async function routesTable(): Promise<string> {
   await server.close()
   await sluice.close()
   const rows = Object.entries(paths).flatMap(([path, methods]) =>
-    Object.entries(methods).map(([method, { summary }]) => `| \`${method.toUpperCase()} ${path}\` | ${summary} |`),
+    Object.entries(methods).map(
+      ([method, { summary, 'x-sluice-access': access }]) =>
+        `| \`${method.toUpperCase()} ${path}\` | ${summary} | ${access} |`,
+    ),
   )
-  return ['| call | |', '| --- | --- |', ...rows.sort()].join('\n')
+  return ['| call | | asks for, where keys are asked for |', '| --- | --- | --- |', ...rows.sort()].join('\n')
 }
 
 /** The help of every command, as the command line prints it. */

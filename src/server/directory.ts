@@ -17,6 +17,8 @@ export interface Entry {
 
 /** At the limit the names are asked for again, no more often than this, since this process may have declared some itself. */
 const RELOAD_MS = 1_000
+/** Groups that a topic may have for one more to be declared over HTTP: each is state that is kept. */
+const MAX_GROUPS = 1_000
 
 export class Directory {
   readonly #sluice: Sluice
@@ -28,6 +30,8 @@ export class Directory {
   /** Names that exist in the engine or are being made; asked for once. */
   #names: Promise<Set<string>> | null = null
   #namesAtMs = 0
+  /** Groups of topics, as far as they were asked for. */
+  readonly #groups = new Map<string, Promise<Set<string> | undefined>>()
   /** First uses that were let in and are not declared yet. */
   readonly #making = new Set<string>()
 
@@ -75,6 +79,7 @@ export class Directory {
 
   /** Declares, and throws what is not a declaration. */
   async declare(declaration: Declaration): Promise<DeclareOutcome & { status: 'declared' }> {
+    if (declaration.kind === 'group') await this.#checkGroupRoom(declaration.topic, declaration.name)
     const [outcome] = await this.#engine.declare([declaration])
     if (outcome?.status === 'declared') {
       const { kind, name } = declaration
@@ -100,17 +105,78 @@ export class Directory {
    * names are bounded by `maxQueues`.
    */
   async declareForRemote(declarations: readonly Declaration[]): Promise<readonly DeclareOutcome[]> {
-    for (const { kind, name } of declarations) if (kind !== 'group') await this.#checkRoom(kind, name)
-    const outcomes = await this.#engine.declare(declarations)
-    const names = await this.#loadNames()
-    for (const [i, { kind, name }] of declarations.entries()) {
-      const outcome = outcomes[i]
-      if (kind === 'group' || outcome?.status !== 'declared') continue
-      const noun = kind === 'queue' ? this.#sluice.queue(name) : this.#sluice.topic(name)
-      this.#entries.set(name, { kind, name, tag: outcome.tag, noun })
-      names.add(name)
+    const making: string[] = []
+    const made = new Set<string>()
+    const fresh = new Map<string, Set<string>>()
+    try {
+      // Each is counted before the next is looked at, so that neither a long list nor a burst passes the limit.
+      for (const declaration of declarations) {
+        if (declaration.kind === 'group') await this.#checkGroupRoom(declaration.topic, declaration.name, fresh)
+        else if (await this.#begin(declaration.kind, declaration.name)) making.push(declaration.name)
+      }
+      const outcomes = await this.#engine.declare(declarations)
+      for (const [i, { kind, name }] of declarations.entries()) {
+        const outcome = outcomes[i]
+        if (kind === 'group' || outcome?.status !== 'declared') continue
+        const noun = kind === 'queue' ? this.#sluice.queue(name) : this.#sluice.topic(name)
+        this.#entries.set(name, { kind, name, tag: outcome.tag, noun })
+        made.add(name)
+      }
+      return outcomes
+    } finally {
+      const names = await this.#loadNames()
+      for (const name of making) {
+        this.#making.delete(name)
+        if (!made.has(name)) names.delete(name)
+      }
     }
-    return outcomes
+  }
+
+  /** Counts a name as one that is being made; whether it is new. */
+  async #begin(kind: Entry['kind'], name: string): Promise<boolean> {
+    const names = await this.#checkRoom(kind, name)
+    if (names.has(name)) return false
+    names.add(name)
+    this.#making.add(name)
+    return true
+  }
+
+  /** Throws where a group would be one more than MAX_GROUPS of its topic. `fresh`: groups of topics that are made in this call. */
+  async #checkGroupRoom(topic: string, group: string, fresh = new Map<string, Set<string>>()): Promise<void> {
+    let groups = (await this.#loadGroups(topic)) ?? fresh.get(topic)
+    if (groups === undefined) {
+      groups = new Set()
+      fresh.set(topic, groups)
+    }
+    if (groups.has(group)) return
+    if (groups.size >= MAX_GROUPS && !fresh.has(topic)) {
+      // Some may have been forgotten since.
+      this.#groups.delete(topic)
+      groups = (await this.#loadGroups(topic)) ?? groups
+    }
+    if (groups.size >= MAX_GROUPS)
+      throw new SluiceError(
+        'GROUP_NOT_FOUND',
+        `There is no group '${group}' on the topic '${topic}', and it has ${groups.size} others, the limit. Forget those that are not used.`,
+        { limit: MAX_GROUPS },
+      )
+    groups.add(group)
+  }
+
+  /** Of a topic that exists; what is asked of others is not kept. */
+  #loadGroups(topic: string): Promise<Set<string> | undefined> {
+    const known = this.#groups.get(topic)
+    if (known !== undefined) return known
+    const loading = this.#engine.stats().then(({ topics }) => {
+      const found = topics.find(({ name }) => name === topic)
+      return found === undefined ? undefined : new Set(found.groups.map(({ name }) => name))
+    })
+    this.#groups.set(topic, loading)
+    const drop = (): void => {
+      if (this.#groups.get(topic) === loading) this.#groups.delete(topic)
+    }
+    loading.then((groups) => groups ?? drop(), drop)
+    return loading
   }
 
   /** The names there are. Throws where `name` would be one more than `maxQueues`. */
@@ -129,16 +195,12 @@ export class Directory {
   }
 
   async #useFirst(kind: Entry['kind'], name: string): Promise<Entry> {
-    const names = await this.#checkRoom(kind, name)
-    const isNew = !names.has(name)
-    // Counted before it is made, so that a burst of new names does not pass the limit.
-    names.add(name)
-    this.#making.add(name)
+    const isNew = await this.#begin(kind, name)
     try {
       await this.declare({ kind, name, settings: {} })
       return this.#entries.get(name) as Entry
     } catch (error) {
-      if (isNew) names.delete(name)
+      if (isNew) (await this.#loadNames()).delete(name)
       throw error
     } finally {
       this.#making.delete(name)

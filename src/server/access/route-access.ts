@@ -30,6 +30,15 @@ declare module 'fastify' {
   }
 }
 
+/** What a route asks, in words: `publish on {queue}`. */
+export function describeAccess(access: Access): string {
+  if (access === 'open') return 'nothing'
+  if (access === 'named in the call') return 'a key; each name in it is checked'
+  if (access.of === 'everything') return `${access.scope} on every name`
+  if (access.of === 'job') return `${access.scopes.join(' or ')} on its queue`
+  return `${access.scope === 'any' ? 'any scope' : access.scope} on {${access.of}}`
+}
+
 /** Sees to it that no route is added without saying what it asks. */
 export function demandAccess(app: FastifyInstance): void {
   app.addHook('onRoute', ({ method, url, config }) => {

@@ -50,6 +50,17 @@ export function matchesPattern(pattern: string, name: string): boolean {
   return name.length - last.length >= at && name.endsWith(last)
 }
 
+/** Names of Sluice's own queues begin so. */
+const OWN = 'sluice.'
+
+/**
+ * Whether a grant is for that name. What Sluice keeps for itself, such as callbacks with their URLs, is not meant by a
+ * pattern for everything, unless it is an admin's.
+ */
+function covers({ scope, pattern }: Grant, name: string): boolean {
+  return matchesPattern(pattern, name) && (!name.startsWith(OWN) || scope === 'admin' || pattern.startsWith(OWN))
+}
+
 /** Who calls, as the server knows it. */
 export class Caller {
   /** The id of the key; '' where the server asks for none. It is the scope of idempotency keys, and part of every lease. */
@@ -62,9 +73,7 @@ export class Caller {
   }
 
   may(scope: Scope, name: string): boolean {
-    return this.grants.some(
-      (grant) => (grant.scope === scope || grant.scope === 'admin') && matchesPattern(grant.pattern, name),
-    )
+    return this.grants.some((grant) => (grant.scope === scope || grant.scope === 'admin') && covers(grant, name))
   }
 
   /** The same for every name, be it there or not. */
@@ -76,7 +85,7 @@ export class Caller {
 
   /** Whether there may be a thing of this name, as far as the caller is told. */
   sees(name: string): boolean {
-    return this.grants.some(({ pattern }) => matchesPattern(pattern, name))
+    return this.grants.some((grant) => covers(grant, name))
   }
 
   /** Throws `FORBIDDEN`. It does not look whether there is such a name, so the answer does not tell. */

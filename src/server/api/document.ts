@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import type { FastifyInstance } from 'fastify'
 import { ERRORS, type ErrorCode } from '../../errors.ts'
 import type { JsonSchema } from '../../json-schema.ts'
+import { describeAccess } from '../access/route-access.ts'
 import { COOKIE } from '../access/sessions.ts'
 import { isRequired, type Readers } from '../members.ts'
 import type { Answer, Operation } from './operation.ts'
@@ -123,6 +124,7 @@ function showOperation(route: Route): object {
   return {
     operationId: id,
     tags: [tag],
+    'x-sluice-access': describeAccess(access),
     ...(access === 'open' ? {} : { security: [{}, { key: [] }, { session: [] }] }),
     summary,
     ...(description === undefined ? {} : { description }),

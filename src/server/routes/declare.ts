@@ -65,7 +65,9 @@ function declares(kind: 'queue' | 'topic' | 'group', params: Readers, rules: Rul
     },
     errors: [
       'DECLARED_DIFFERENTLY',
-      ...(kind === 'group' ? (['TOPIC_NOT_FOUND', 'OFFSET_OUT_OF_RANGE', 'OFFSET_TRUNCATED'] as const) : []),
+      ...(kind === 'group'
+        ? (['TOPIC_NOT_FOUND', 'GROUP_NOT_FOUND', 'OFFSET_OUT_OF_RANGE', 'OFFSET_TRUNCATED'] as const)
+        : []),
     ],
   }
 }
