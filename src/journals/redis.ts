@@ -9,7 +9,7 @@
  *  1. An entry is stored at most once, and only in its place: its id says grant and number, and ids only rise.
  *  2. What belongs to one `append` is stored together (one XADD, or one transaction) or not at all.
  *  3. `durable` is said when Redis has answered, which it does after the sync (`always`) or the write (else, see
- *     checks.ts, `isWritten`); or when, on a new connection, the last of the entries is found in its place.
+ *     server.ts, `confirm`); or when, on a new connection, the last of the entries is found in its place.
  *  4. The lock only says when to claim. Whether a grant is still good is decided by the ids.
  *  5. A server whose journal has another id, a lower epoch or less than what was answered is not the one that it was:
  *     ENGINE_CHANGED. So is one that was a replica when this process last saw the journal: it may lack a tail that nobody
@@ -29,7 +29,7 @@ import type {
   JournalOutcome,
   Mailbox,
 } from './contract.ts'
-import { ASK_FOR_SYNC, inspectServer, isWritten } from './redis/checks.ts'
+import { inspectServer } from './redis/checks.ts'
 import {
   type Argument,
   Broken,
@@ -242,7 +242,9 @@ class RedisJournal implements Journal {
       await this.#server.checkAgain(connection)
     } catch (error) {
       if (error instanceof SluiceError) this.#fail(error)
-      else if (!(error instanceof Broken || error instanceof Refused)) throw error
+      // It is there, and cannot write now: nobody can claim.
+      else if (error instanceof Refused) held.seenMs = performance.now()
+      else if (!(error instanceof Broken)) throw error
     } finally {
       this.#isRenewing = false
     }
@@ -351,9 +353,7 @@ class RedisJournal implements Journal {
     const commands = places.map((place, i) => this.#add(place, entries[i] as Uint8Array))
     // All of it is sent in this turn, so nothing of another call comes between.
     const sent = commands.length === 1 ? commands : [['MULTI'], ...commands, ['EXEC']]
-    const asked = this.#server.asksForSync ? [...sent, ASK_FOR_SYNC] : sent
-    const answers = await this.#sendAll(connection, asked as Argument[][])
-    const written = this.#server.asksForSync && isWritten(answers.pop())
+    const answers = await this.#sendAll(connection, sent as Argument[][])
     const failed = answers.find((answer) => answer instanceof Error)
     if (failed !== undefined) {
       if (failed instanceof Refused) return explainRefusal(failed)
@@ -368,7 +368,7 @@ class RedisJournal implements Journal {
       throw explained
     }
     if (added.includes(null)) throw this.#fail(this.#server.gone())
-    if (!written) await this.#server.confirm(connection)
+    await this.#server.confirm(connection)
     await this.#waitForCopies(connection, held)
     return { status: 'durable', places }
   }

@@ -26,8 +26,8 @@ export interface Inspection {
   readonly findings: readonly Finding[]
   readonly info: ReadonlyMap<string, string>
   readonly durability: Durability
-  /** `everysec` answers before it has written while a sync is under way: each append asks whether one is. */
-  readonly asksForSync: boolean
+  /** Its answer alone does not say that it has written: each append asks. */
+  readonly asksForWrite: boolean
 }
 
 export async function inspectServer(connection: Connection, wanted: Wanted): Promise<Inspection> {
@@ -51,19 +51,27 @@ export async function inspectServer(connection: Connection, wanted: Wanted): Pro
     findings,
     info,
     durability,
-    asksForSync: policy === undefined ? durability !== 'disk' : policy === 'everysec',
+    asksForWrite: durability !== 'disk',
   }
 }
 
-/**
- * With `everysec`, and while a sync is under way, Redis puts off writing for up to 2 s and answers all the same, so that
- * killing it loses what was answered (docs/decisions/0005-a-journal-in-redis.md). This question tells: with no sync under way,
- * everything before it is written before its answer leaves; with an empty buffer it was before.
- */
-export const ASK_FOR_SYNC = ['INFO', 'persistence'] as const
+/** How far the append-only file has got. */
+export interface LogFile {
+  /** Changes with each rewrite, as sizes do then. */
+  readonly baseBytes: number
+  readonly bytes: number
+  /** Answered, or about to be, and not in the file yet. */
+  readonly waitingBytes: number
+}
 
-export function isWritten(answer: unknown): boolean {
-  return /^(aof_pending_bio_fsync|aof_buffer_length):0\r?$/m.test(String(answer))
+export async function readLogFile(connection: Connection): Promise<LogFile> {
+  const info = await readInfo(connection, 'persistence')
+  const read = (name: string): number => Number(info.get(name) ?? Number.NaN)
+  return {
+    baseBytes: read('aof_base_size'),
+    bytes: read('aof_current_size'),
+    waitingBytes: read('aof_buffer_length'),
+  }
 }
 
 export async function readInfo(connection: Connection, ...sections: readonly string[]): Promise<Map<string, string>> {

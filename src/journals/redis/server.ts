@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import { SluiceError } from '../../errors.ts'
 import type { JournalOptions } from '../contract.ts'
-import { ASK_FOR_SYNC, type Inspection, inspectServer, isWritten, readInfo, showVersion } from './checks.ts'
+import { type Inspection, inspectServer, type LogFile, readInfo, readLogFile, showVersion } from './checks.ts'
 import { type Argument, Broken, type Connection, showUrl } from './connection.ts'
 import { FORMAT, type Id, LOOK, type Names, parseId } from './layout.ts'
 
@@ -53,15 +53,22 @@ export class Server {
     return this.#inspection
   }
 
-  /** Whether an answer alone does not say that what it answers was written. */
-  get asksForSync(): boolean {
-    return this.#inspection?.asksForSync === true
-  }
-
-  /** Waits until everything that was answered was written. */
+  /**
+   * Waits until everything that was answered is written. With `always` it is. Else Redis answers first: while a sync is
+   * under way it puts off writing, for up to 2 s, and when its disk is full it says so only to the next; killing it would lose
+   * what was answered (docs/decisions/0005-a-journal-in-redis.md).
+   */
   async confirm(connection: Connection): Promise<void> {
-    if (!this.asksForSync) return
-    while (!isWritten(await connection.ask(ASK_FOR_SYNC))) await delay(1)
+    if (this.#inspection?.asksForWrite !== true) return
+    let wanted: LogFile | null = null
+    for (let pauseMs = 0; ; pauseMs = Math.min(50, 2 * pauseMs + 1)) {
+      const now = await readLogFile(connection)
+      if (now.waitingBytes === 0) return
+      // Others keep it from ever being empty: then it is enough that the file has grown by what waited.
+      if (wanted === null || wanted.baseBytes !== now.baseBytes) wanted = now
+      else if (now.bytes >= wanted.bytes + wanted.waitingBytes) return
+      await delay(pauseMs)
+    }
   }
 
   /** An epoch that was granted: there is none below it any more. */
@@ -81,11 +88,11 @@ export class Server {
       throw this.changed('a replica was promoted')
     await this.#inspect(connection)
     const look = await this.look(connection, known, isFirst ? randomUUID() : '')
-    // What is remembered here must not be lost by a server that is killed.
-    await this.confirm(connection)
     this.#replicationId = replicationId
     this.#journalId = look.journalId
-    this.sawEpoch(look.epoch)
+    // What a server that is killed would forget is not held against it.
+    const isWritten = this.#inspection?.asksForWrite !== true || (await readLogFile(connection)).waitingBytes === 0
+    if (isWritten) this.sawEpoch(look.epoch)
   }
 
   /** Now and then: somebody may have changed its configuration. */
