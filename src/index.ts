@@ -19,6 +19,7 @@ export type {
   FindOutcome,
   FullOutcome,
   GroupStats,
+  GroupWork,
   Hold,
   JobStatus,
   JobView,

@@ -257,6 +257,97 @@ test('metrics tell of queues, groups and answers', async (t) => {
   }
 })
 
+/** The value of a series, as Prometheus reads it. */
+function sample(text: string, series: string): number {
+  const line = text.split('\n').find((one) => one.startsWith(`${series} `))
+  assert.ok(line !== undefined, `${series} is not in\n${text}`)
+  return Number(line.slice(series.length + 1))
+}
+
+test('metrics tell of rates, waits, holds, ages, workers and refusals', async (t) => {
+  const { call } = await startServer(t)
+  const metrics = async () => (await call('GET', '/metrics')).text
+  await call('PUT', '/v1/queues/q', { body: { limit: { messages: 3 }, backoff: { baseMs: 0 }, attempts: 2 } })
+  for (const body of [1, 2, 3, 4]) await call('POST', '/v1/queues/q/jobs', { body })
+  const before = await metrics()
+  const q = 'kind="queue",name="q"'
+  assert.equal(sample(before, `sluice_published_messages_total{${q}}`), 3)
+  assert.equal(sample(before, `sluice_refused_messages_total{${q},reason="messages"}`), 1)
+  assert.equal(sample(before, 'sluice_http_problems_total{code="QUEUE_FULL"}'), 1)
+  assert.equal(sample(before, `sluice_wait_seconds_count{${q}}`), 0)
+  assert.ok(sample(before, `sluice_oldest_seconds{${q}}`) < 60)
+  assert.ok(Date.now() - (await call('GET', '/v1/queues/q')).json.oldestAtMs < 60_000)
+  const { json } = await call('POST', '/v1/queues/q/leases', { body: { max: 3 } })
+  const held = await metrics()
+  assert.equal(sample(held, `sluice_wait_seconds_count{${q}}`), 3)
+  assert.equal(sample(held, `sluice_wait_seconds_bucket{${q},le="+Inf"}`), 3)
+  assert.equal(sample(held, `sluice_worker_utilisation{${q}}`), 1)
+  const [done, retry, dead] = json.leases.map(({ lease }: { lease: string }) => lease)
+  await call('POST', '/v1/leases:settle', {
+    body: {
+      items: [
+        { lease: done, outcome: 'done' },
+        { lease: retry, outcome: 'retry', error: 'no', delayMs: 3_600_000 },
+        { lease: dead, outcome: 'dead', error: 'no' },
+      ],
+    },
+  })
+  const after = await metrics()
+  for (const [outcome, count] of Object.entries({ done: 1, failed: 1, died: 1, expired: 0 }))
+    assert.equal(sample(after, `sluice_attempts_total{${q},outcome="${outcome}"}`), count, outcome)
+  assert.equal(sample(after, `sluice_held_seconds_count{${q}}`), 3)
+  const slots = after.split('\n').filter((line) => line.startsWith(`sluice_held_seconds_bucket{${q},`))
+  const counts = slots.map((line) => Number(line.split(' ').at(-1)))
+  assert.deepEqual(
+    counts,
+    counts.toSorted((a, b) => a - b),
+    'buckets are cumulative',
+  )
+  const shown = (await call('GET', '/v1/queues/q')).json
+  assert.deepEqual([shown.done, shown.failed, shown.died, shown.expired], [1, 1, 1, 0])
+  const asking = new AbortController()
+  const waits = call('POST', '/v1/queues/q/leases', { body: { waitMs: 60_000 }, signal: asking.signal })
+  while (sample(await metrics(), `sluice_asking_workers{${q}}`) === 0);
+  assert.equal(sample(await metrics(), `sluice_worker_utilisation{${q}}`), 0)
+  asking.abort()
+  await assert.rejects(waits)
+})
+
+test('the age and lag of a group are shown, and every metric is told what it is', async (t) => {
+  const { call } = await startServer(t)
+  await call('PUT', '/v1/topics/t/groups/g')
+  await call('POST', '/v1/topics/t/messages', { body: 1 })
+  const { text } = await call('GET', '/metrics')
+  assert.equal(sample(text, 'sluice_group_behind_messages{topic="t",group="g"}'), 1)
+  assert.ok(sample(text, 'sluice_group_oldest_seconds{topic="t",group="g"}') < 60)
+  const typed = new Set(
+    [...text.matchAll(/^# TYPE (\S+) (?:gauge|counter|histogram|summary)$/gm)].map(([, name]) => name),
+  )
+  const helped = new Set([...text.matchAll(/^# HELP (\S+) \S/gm)].map(([, name]) => name))
+  for (const line of text.split('\n').filter((one) => one !== '' && !one.startsWith('#'))) {
+    const [, name = ''] = /^([a-z0-9_]+)(?:\{(?:[a-z_]+="[^"]*",?)*\})? (?:-?[\d.e+-]+|NaN|\+Inf)$/.exec(line) ?? []
+    const family = name.replace(/_(?:bucket|sum|count)$/, '')
+    assert.ok((typed.has(name) && helped.has(name)) || (typed.has(family) && helped.has(family)), line)
+  }
+})
+
+test('a name keeps its counters when others become deeper', async (t) => {
+  const { call, sluice } = await startServer(t)
+  await call('POST', '/v1/queues/first/jobs', { body: 1 })
+  await call('GET', '/metrics')
+  const names = Array.from({ length: 250 }, (_, i) => `q${i}`)
+  await sluice.engine.declare(names.map((name) => ({ kind: 'queue' as const, name, settings: {} })))
+  await Promise.all(names.map((name) => sluice.queue(name).addMany([{ payload: 1 }, { payload: 2 }])))
+  const { text } = await call('GET', '/metrics')
+  assert.equal(sample(text, 'sluice_published_messages_total{kind="queue",name="first"}'), 1)
+  const rest = sample(text, 'sluice_published_messages_total{kind="queue",name="_rest"}')
+  assert.equal(rest, 2 * 51)
+  const series = (name: string) => text.split('\n').filter((line) => line.startsWith(`${name}{`)).length
+  assert.equal(series('sluice_published_messages_total'), 201)
+  assert.equal(series('sluice_wait_seconds_count'), 51)
+  assert.equal(series('sluice_oldest_seconds'), 201)
+})
+
 test('metrics have a bounded number of series, however many queues there are', async (t) => {
   const { call, sluice } = await startServer(t)
   await sluice.engine.declare(

@@ -424,6 +424,38 @@ export interface GroupStats {
   readonly paused: boolean
   /** Settled a second, smoothed. */
   readonly drainPerSecond: number
+  /** When the oldest message that is not settled was stored; null: there is none, or it is not known yet. */
+  readonly oldestAtMs: number | null
+  /** Calls of workers that wait for messages. */
+  readonly asking: number
+  readonly work: GroupWork
+}
+
+/** Upper bounds of the slots of a {@link DurationHistogram}; there is one more for what is above them all. */
+export const DURATION_BOUNDS_MS: readonly number[] = [
+  1, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 1_800_000,
+]
+
+export interface DurationHistogram {
+  /** How many were at most the bound of their slot, and above that of the one before. */
+  readonly counts: readonly number[]
+  readonly sumMs: number
+}
+
+/** What a group did since the engine was opened. */
+export interface GroupWork {
+  /** Messages settled as done. */
+  readonly done: number
+  /** Attempts that failed and are tried again. */
+  readonly failed: number
+  /** Messages that ended as dead letters, or that hold up their key. */
+  readonly died: number
+  /** Jobs whose deadline passed before they were started. */
+  readonly expired: number
+  /** From being stored, or due, to the first hand-out. */
+  readonly waited: DurationHistogram
+  /** From a hand-out to the end of its hold, whatever that was: with a worker, its own line of messages included. */
+  readonly held: DurationHistogram
 }
 
 export interface TopicStats {
@@ -437,6 +469,8 @@ export interface TopicStats {
   /** Since the engine was opened. */
   readonly appended: number
   readonly refused: number
+  /** The same by what there was too much of. */
+  readonly refusedBy: Readonly<Record<FullOutcome['reason'], number>>
   readonly groups: readonly GroupStats[]
 }
 

@@ -28,6 +28,7 @@ import { Lanes } from '../policy/lanes.ts'
 import { OffsetQueue } from '../policy/offset-queue.ts'
 import { createRate, type Rate } from '../policy/rate.ts'
 import type { Core } from './core.ts'
+import { Figures } from './figures.ts'
 import type { Lease } from './lease.ts'
 import type { LeaseWaiter, WatchWaiter } from './requests.ts'
 import { SettledSet } from './settled.ts'
@@ -101,6 +102,9 @@ export class Group {
   /** Offsets with a watcher that changed in this step. */
   readonly changed = new Set<number>()
   drain = new DrainRate()
+  figures = new Figures()
+  /** The floor whose message was looked up for its age, and when it was stored. */
+  oldest = { floor: -1, atMs: 0 }
   /** Since when something has been waiting, and how much had been drained by then. */
   backlog = { sinceMs: 0, drained: 0 }
   rate: Rate | null = null

@@ -60,11 +60,15 @@ function lease(core: Core, group: Group, waiter: LeaseWaiter): LeaseOutcome | nu
   const token = request.holder.kind === 'token' ? request.holder.token : null
   const expiresAtMs = token === null ? 0 : core.nowMs + request.leaseMs
   const held = new Lease(++group.fence, token, expiresAtMs, picks)
+  held.sinceMs = core.nowMs
   addLease(core, group, held)
   group.countersChanged = true
   core.state.putJson(`l/${hex(group.row.id)}/${hex(held.fence)}`, held.toRow())
   const { offsets, attempts, timestampsMs } = picks
   for (const offset of offsets) group.noteChange(offset)
+  const { waited } = group.figures
+  for (let i = 0; i < attempts.length; i++)
+    if (attempts[i] === 1) waited.add(Math.max(0, core.nowMs - (timestampsMs[i] as number)))
   return {
     status: 'leased',
     fence: held.fence,
@@ -186,6 +190,7 @@ function pickOne(core: Core, group: Group, batch: PlacedBatch, offset: number, l
   const size = view.size(index)
   const deadlineMs = view.deadlineMs(index)
   if (deadlineMs !== 0 && deadlineMs <= core.nowMs && !group.troubles.has(offset)) {
+    group.figures.expired++
     settleAs(core, group, offset, lane, size, { status: 'expired', attempts: 0, atMs: core.nowMs })
     return
   }

@@ -154,6 +154,7 @@ function expireIfDue(core: Core, topic: Topic, offset: number): void {
   const deadlineMs = batch.view.deadlineMs(offset - batch.baseOffset)
   if (deadlineMs === 0 || deadlineMs > core.nowMs) return
   if (group.settled.has(offset) || group.troubles.has(offset) || group.leaseOf(offset) !== undefined) return
+  group.figures.expired++
   settleWaiting(core, group, offset, { status: 'expired', attempts: 0, atMs: core.nowMs })
 }
 

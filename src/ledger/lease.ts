@@ -51,6 +51,8 @@ export class Lease {
   #progress: Map<number, { text: string; count: number }> | undefined
   /** See {@link LeaseRow.lives}. */
   lives = 0
+  /** When it was handed out; 0 where that was by an earlier process. */
+  sinceMs = 0
 
   constructor(
     fence: number,

@@ -40,7 +40,7 @@ import { takeUpRestore } from './restoring.ts'
 import { Retention } from './retention.ts'
 import { expireLease, extendHold, releaseProcessLeases, settleHold } from './settling.ts'
 import { StateView } from './state.ts'
-import { viewTopic } from './stats.ts'
+import { viewTopics } from './stats.ts'
 import { sizeOfAll, type Topic } from './topic.ts'
 import { WindowBudget } from './window.ts'
 
@@ -268,10 +268,7 @@ export class Ledger implements Registry {
       case 'command':
         return this.#answer(id, carryOut(core, this.topics, request.body))
       case 'stats':
-        return this.#answer(
-          id,
-          [...this.topics.values()].map((topic) => viewTopic(core, topic)),
-        )
+        return this.#answer(id, viewTopics(core, this.topics.values()))
       case 'abort': {
         const waiter = this.#waiters.get(request.body)
         if (waiter !== undefined) this.#endWait(waiter)
@@ -470,10 +467,12 @@ export class Ledger implements Registry {
     if (now === undefined) return
     now.appended = before.appended - (before.head - now.head)
     now.refused = before.refused
+    now.refusedBy = before.refusedBy
     for (const [name, group] of now.groups) {
       const old = before.groups.get(name)
       if (old === undefined) continue
       group.drain = old.drain
+      group.figures = old.figures
       group.backlog = old.backlog
       group.rate = old.rate
       for (const [fence, lease] of group.leases)

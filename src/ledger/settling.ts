@@ -153,6 +153,7 @@ function settleOne(core: Core, group: Group, lease: Lease, offset: number, outco
     case 'done': {
       closeHold(core, group, lease, index)
       group.drain.add(core.nowMs, 1)
+      group.figures.done++
       if (outcome.result !== undefined || attempts > 1) {
         const row: OutcomeRow = { status: 'completed', attempts, atMs: core.nowMs }
         saveOutcome(core, group, offset, outcome.result === undefined ? row : { ...row, result: outcome.result })
@@ -209,6 +210,7 @@ function failAttempt(
     die(core, group, lease, index, error)
     return
   }
+  group.figures.failed++
   const wait = (): number => backoffMs(group.row.settings.backoff, attempts - forgiven, core.random())
   group.setTrouble(core, {
     offset,
@@ -231,6 +233,7 @@ function die(core: Core, group: Group, lease: Lease, index: number, error: strin
   const attempts = lease.attempts[index] as number
   const text = error.slice(0, MAX_ERROR_CHARACTERS)
   const { settings } = group.row
+  group.figures.died++
   if (settings.onExhausted === 'block' || group.deadCount >= settings.deadLetters) {
     const forgiven = group.troubles.get(offset)?.forgiven ?? 0
     group.setTrouble(core, {
@@ -283,6 +286,7 @@ function saveOutcome(core: Core, group: Group, offset: number, row: OutcomeRow):
 
 function closeHold(core: Core, group: Group, lease: Lease, index: number): void {
   lease.close(index)
+  if (lease.sinceMs > 0) group.figures.held.add(Math.max(0, core.nowMs - lease.sinceMs))
   group.leasedCount--
   group.countersChanged = true
   core.touched.add(group)

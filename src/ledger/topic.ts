@@ -95,6 +95,7 @@ export class Topic {
   isFull = false
   appended = 0
   refused = 0
+  refusedBy = { messages: 0, bytes: 0, disk: 0, wait: 0 }
   lastTimestampMs = 0
   readonly groups = new Map<string, Group>()
   readonly readWaiters = new WaitLine<ReadWaiter>()
@@ -157,8 +158,10 @@ export class Topic {
   /** The refusal of `wanted`, which did not fit behind what is there and what is `pending` in the same batch. */
   refuse(core: Core, wanted: Amount, pending: Amount = NOTHING, isReserve = false): FullOutcome {
     this.refused += wanted.messages
-    if (core.refuseAppends)
+    if (core.refuseAppends) {
+      this.refusedBy.disk += wanted.messages
       return { status: 'full', reason: 'disk', depth: 0, limit: 0, retryAfterMs: retryAfterMs(0, 0, core.random()) }
+    }
     const { limit } = this.row.settings
     const there = this.depth
     const depth = { messages: there.messages + pending.messages, bytes: there.bytes + pending.bytes }
@@ -166,6 +169,7 @@ export class Topic {
     const isOver = depth.messages + wanted.messages > Math.floor(limit.messages * share)
     const isOverBytes = depth.bytes + wanted.bytes > Math.floor(limit.bytes * share)
     const isBytes = !isOver && (isOverBytes || depth.messages <= lowWater(limit.messages))
+    this.refusedBy[isBytes ? 'bytes' : 'messages'] += wanted.messages
     this.isFull = !isBelowLowWater(depth, limit)
     const slowest = this.#slowestGroup
     const perSecond = slowest?.drain.perSecond(core.nowMs) ?? 0
@@ -186,6 +190,7 @@ export class Topic {
   /** P11: the refusal of a job that would have to wait for longer than it may. */
   refuseLate(core: Core, waitMs: number, leftMs: number): FullOutcome {
     this.refused++
+    this.refusedBy.wait++
     const overMs = Math.max(0, waitMs - leftMs)
     return {
       status: 'full',

@@ -201,6 +201,7 @@ function createApp(context: Context): FastifyInstance {
   app.setErrorHandler((error, request, reply) => {
     if (toSluiceError(error) === null)
       request.log.error({ err: error, method: request.method, route: request.routeOptions.url }, 'a request failed')
+    metrics.refuse(problemOf(error).code)
     return sendProblem(reply, error)
   })
 

@@ -122,6 +122,11 @@ const GROUP_FIGURES = {
   dead: count,
   paused: flag,
   drainPerSecond: number,
+  asking: { ...count, description: 'Calls of workers that wait for messages' },
+  done: { ...count, description: 'Since the engine was opened, as are the next three' },
+  failed: { ...count, description: 'Attempts that are tried again' },
+  died: { ...count, description: 'Dead letters made, and messages that hold up their key' },
+  expired: count,
 }
 const REFUSED = shape({ outcome: { const: 'refused' }, problem: { $ref: '#/components/schemas/Problem' } })
 
@@ -188,6 +193,6 @@ export const SCHEMAS = {
     PAYLOAD,
   ),
   Queue: shape({ ...COMMON_FIGURES, ...GROUP_FIGURES }, { oldestAtMs: atMs }),
-  Group: shape({ name: nameText, depth: count, ...GROUP_FIGURES }),
+  Group: shape({ name: nameText, depth: count, ...GROUP_FIGURES }, { oldestAtMs: atMs }),
   Topic: shape({ ...COMMON_FIGURES, groups: listOf({ $ref: '#/components/schemas/Group' }) }),
 } as const satisfies Readonly<Record<string, JsonSchema>>

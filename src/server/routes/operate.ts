@@ -4,7 +4,14 @@
  * nouns, which check ids and stop the handlers of this process whose messages were taken from them.
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { BatchView, type Discarded, type Redriven, type RedriveOptions, type TopicStats } from '../../index.ts'
+import {
+  BatchView,
+  type Discarded,
+  type GroupStats,
+  type Redriven,
+  type RedriveOptions,
+  type TopicStats,
+} from '../../index.ts'
 import { describe, readBody, readParams, readQuery } from '../api/operation.ts'
 import { readsControl } from '../bodies.ts'
 import { type Context, JSON_TYPE } from '../context.ts'
@@ -32,9 +39,6 @@ import {
   TOPIC,
   usingLetters,
 } from './operate-api.ts'
-
-/** Queues of a list whose oldest message is looked up: each takes a read. */
-const MAX_AGED = 100
 
 /** Whose messages are operated on: a queue's, or those of a group. */
 interface Place {
@@ -92,10 +96,7 @@ async function showAll(
     .filter((topic) => topic.kind === kind && topic.name > after && request.caller.sees(topic.name))
     .sort((a, b) => (a.name < b.name ? -1 : 1))
   const page = rest.slice(0, limit)
-  let aged = 0
-  const views = await Promise.all(
-    page.map((topic) => show(engine, topic, topic.depth.messages > 0 && aged++ < MAX_AGED)),
-  )
+  const views = page.map(show)
   const next = rest.length > limit ? (page.at(-1)?.name ?? null) : null
   return reply.type(JSON_TYPE).send(JSON.stringify({ [`${kind}s`]: views, next }))
 }
@@ -110,24 +111,22 @@ async function showOne(
   const { topics } = await engine.stats()
   const found = topics.find((topic) => topic.kind === kind && topic.name === name)
   if (found === undefined) throw notFound(kind, name)
-  return reply.type(JSON_TYPE).send(JSON.stringify(await show(engine, found, found.depth.messages > 0)))
+  return reply.type(JSON_TYPE).send(JSON.stringify(show(found)))
 }
 
-/** A queue has one group, whose figures stand with its own; a topic lists its groups. */
-async function show(engine: Context['engine'], topic: TopicStats, isAged: boolean): Promise<object> {
-  const { kind, groups, ...common } = topic
-  if (kind === 'topic') return { ...common, groups }
-  const jobs = groups[0]
+/** A queue has one group, whose figures stand with its own; a topic lists its groups. Histograms are for /metrics. */
+function show(topic: TopicStats): object {
+  const { kind, groups, refusedBy: _refusedBy, ...common } = topic
+  if (kind === 'topic') return { ...common, groups: groups.map((group) => ({ name: group.name, ...figuresOf(group) })) }
+  const [jobs] = groups
   if (jobs === undefined) return common
-  const { name: _name, depth: _depth, ...figures } = jobs
-  const oldestAtMs = isAged ? await findOldest(engine, topic.name, jobs.floor) : undefined
-  return { ...common, ...figures, oldestAtMs }
+  const { depth: _depth, ...figures } = figuresOf(jobs)
+  return { ...common, ...figures }
 }
 
-/** When the oldest job that is not settled was stored; undefined where only delayed jobs are left. */
-async function findOldest(engine: Context['engine'], queue: string, floor: number): Promise<number | undefined> {
-  const outcome = await engine.read({ topic: queue, from: floor, max: 1, waitMs: 0 })
-  return outcome.status === 'read' ? outcome.messages[0]?.timestampMs : undefined
+function figuresOf({ name: _name, work, oldestAtMs, ...figures }: GroupStats) {
+  const { done, failed, died, expired } = work
+  return { ...figures, ...(oldestAtMs === null ? {} : { oldestAtMs }), done, failed, died, expired }
 }
 
 async function showDead(
