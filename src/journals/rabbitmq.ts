@@ -4,6 +4,7 @@
  *   NAMESPACE.catalog      a stream: grants, and which segments there are       rabbitmq/catalog.ts
  *   NAMESPACE.journal.N    streams: the entries, in segments                    rabbitmq/tail.ts, order.ts
  *   NAMESPACE.owner        a quorum queue: whose turn it is to own              rabbitmq/election.ts
+ *   NAMESPACE.entries      an exchange: the way to the last segment             rabbitmq/tail.ts
  *   NAMESPACE.letters      an exchange, and a queue for each mailbox            rabbitmq/letters.ts
  *
  * Two connections: RabbitMQ does not read from one that publishes while it is short of memory or disk, and then hears neither
@@ -49,6 +50,11 @@ const MAX_LETTER_BYTES = 16_777_216
 const SEGMENT_BYTES = 67_108_864
 /** Without a connection for so long, the grant is over: others have it by then. */
 const AWAY_MS = 20_000
+/**
+ * RabbitMQ writes down which streams and quorum queues there are half a second after they were declared: killed before, it does
+ * not find them again. So the very first grant of a namespace waits that long.
+ */
+const REGISTERED_MS = 750
 
 export async function openRabbitmqJournal(options: JournalOptions): Promise<Journal> {
   const amqp = await loadAmqp()
@@ -115,11 +121,17 @@ class RabbitmqJournal implements Journal {
     const onDown = () => this.#down()
     this.#reader = new Link(amqp, target, `${settings.namespace} reader`, {
       onUp: (model) => this.#setUpReader(model),
+      onReady: () => this.#up(),
       onDown,
     })
     this.#writer = new Link(amqp, target, `${settings.namespace} writer`, {
       onUp: (model) => this.#setUpWriter(model),
+      onReady: () => {
+        this.#granted?.tail.publish()
+        this.#up()
+      },
       onDown,
+      onBlocked: () => this.#block(),
     })
     this.#election = new Election(
       settings.namespace,
@@ -143,7 +155,7 @@ class RabbitmqJournal implements Journal {
       return await this.#take(state, stop)
     } catch (error) {
       this.#election.leave()
-      throw error
+      throw stop.aborted ? stop.reason : error
     }
   }
 
@@ -155,7 +167,10 @@ class RabbitmqJournal implements Journal {
     const { tail } = granted
     const isHalfFull = tail.isClaimed && tail.segmentBytes * 2 >= this.#settings.segmentBytes
     if (isHalfFull) this.#prepare(granted)
-    if (tail.segmentBytes >= this.#settings.segmentBytes && granted.prepared > tail.segment) await this.#roll(granted)
+    if (tail.segmentBytes >= this.#settings.segmentBytes && granted.prepared > tail.segment) {
+      const rolled = await this.#roll(granted)
+      if (rolled.status !== 'durable') return rolled
+    }
     const outcome = await tail.store(entries)
     if (outcome.status === 'durable') for (const { byteLength } of entries) this.#appendedBytes += byteLength
     return outcome
@@ -242,17 +257,25 @@ class RabbitmqJournal implements Journal {
     await declareTopology(model, this.#settings.namespace)
     await this.#granted?.tail.attach(model)
     await this.#letters?.attach(model)
-    await this.#election.attach(model)
-    queueMicrotask(() => this.#up())
+    this.#attachElection(model)
+  }
+
+  /** Not waited for: an owner goes on without its queue. */
+  #attachElection(model: ChannelModel): void {
+    this.#election.attach(model).catch(async () => {
+      await delay(1_000, undefined, { signal: this.#closing.signal }).catch(() => {})
+      if (this.#reader.model === model && !this.#closing.signal.aborted) this.#attachElection(model)
+    })
   }
 
   async #setUpWriter(model: ChannelModel): Promise<void> {
     const out = await openChannel(model, (reason) => this.#out === out && this.#writer.reset(reason))
-    out.on('return', ({ fields }: { fields: { routingKey: string } }) => this.#returned(fields.routingKey))
+    out.on(
+      'return',
+      ({ fields }: { fields: { routingKey: string } }) => void this.#granted?.tail.returned(fields.routingKey),
+    )
     this.#lettersOut = await openChannel(model, (reason) => this.#out === out && this.#writer.reset(reason))
     this.#out = out
-    this.#granted?.tail.publish()
-    queueMicrotask(() => this.#up())
   }
 
   #up(): void {
@@ -318,6 +341,8 @@ class RabbitmqJournal implements Journal {
 
   async #untilChosen(stop: AbortSignal): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
+    // It may be rejected before it is waited for.
+    promise.catch(() => {})
     const leave = () => reject(stop.reason)
     stop.addEventListener('abort', leave, { once: true })
     try {
@@ -343,6 +368,7 @@ class RabbitmqJournal implements Journal {
 
   async #take({ epoch, made, sealed, first, gone }: CatalogState, stop: AbortSignal): Promise<Grant> {
     const segment = Math.max(first, sealed + 1)
+    if (made < 0) await delay(REGISTERED_MS, undefined, { signal: stop })
     await this.#retry(stop, (model) =>
       segment > made ? this.#makeSegment(model, segment) : this.#checkSegment(model, segment),
     )
@@ -413,10 +439,11 @@ class RabbitmqJournal implements Journal {
       .finally(() => (granted.isPreparing = false))
   }
 
-  async #roll({ tail, signal }: Granted): Promise<void> {
+  async #roll({ tail, signal }: Granted): Promise<JournalOutcome> {
     const { segment } = tail
     const outcome = await tail.seal()
     if (outcome.status === 'durable') this.#retry(signal, () => this.#note({ sealed: segment })).catch(() => {})
+    return outcome
   }
 
   async #deleteSegments(from: number, until: number): Promise<void> {
@@ -444,11 +471,11 @@ class RabbitmqJournal implements Journal {
     })
   }
 
-  /** A message found no queue: the stream was deleted under us. */
-  #returned(queue: string): void {
-    const tail = this.#granted?.tail
-    if (tail === undefined || queue !== segmentOf(this.#settings.namespace, tail.segment)) return
-    tail.end(new SluiceError('ENGINE_CHANGED', `The stream '${queue}' is not in RabbitMQ any more: it was deleted.`))
+  #block(): void {
+    const full = this.#fullReason()
+    if (full === null) return
+    this.#letters?.giveUp()
+    void this.#granted?.tail.giveUp(full)
   }
 
   async #describeSegment(facts: Record<string, string>): Promise<number> {

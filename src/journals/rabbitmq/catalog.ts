@@ -25,6 +25,8 @@ export interface CatalogState {
 
 export type CatalogNote = { grant: true } | { made: number } | { sealed: number } | { first: number } | { gone: number }
 
+const SILENCE_MS = 250
+
 export const CATALOG_ID = 'sluice1.catalog'
 
 export function encodeNote(note: CatalogNote): { readonly id: string; readonly bytes: Buffer } {
@@ -37,6 +39,7 @@ export async function readCatalog(model: ChannelModel, name: string, untilId: st
   const state: CatalogState = { epoch: 0, made: -1, sealed: -1, first: 0, gone: 0 }
   const seen = new Set<string>()
   const { promise, resolve, reject } = Promise.withResolvers<void>()
+  promise.catch(() => {})
   let consumption: Consumption | null = null
   let isDone = false
   consumption = await consumeStream(
@@ -81,10 +84,13 @@ function parse(bytes: Buffer): (Record<string, unknown> & { id: string }) | null
   }
 }
 
-/** Rejects with FOREIGN_DATA where the first message is not ours. `count` is what the broker says of it. */
-export async function checkCatalog(model: ChannelModel, name: string, count: number): Promise<void> {
-  if (count === 0) return
+/**
+ * Rejects with FOREIGN_DATA where the first message is not ours. RabbitMQ does not tell how many there are in a stream, so an
+ * empty one is known by its silence; who speaks later is found when the catalog is read.
+ */
+export async function checkCatalog(model: ChannelModel, name: string): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>()
+  promise.catch(() => {})
   const consumption = await consumeStream(
     model,
     name,
@@ -96,7 +102,7 @@ export async function checkCatalog(model: ChannelModel, name: string, count: num
     },
     reject,
   )
-  const patience = setTimeout(() => resolve(), 5_000)
+  const patience = setTimeout(() => resolve(), SILENCE_MS)
   try {
     await promise
   } finally {

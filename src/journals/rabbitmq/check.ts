@@ -9,7 +9,7 @@ import { ELECTION_ARGUMENTS, electionOf } from './election.ts'
 import { lettersOf } from './letters.ts'
 import { type AmqpLibrary, Link, loadAmqp, openChannel, readTarget, type Target } from './link.ts'
 import { describeManagementError, Management, type PolicyFacts } from './management.ts'
-import { asDeclareError, catalogOf, declareQueue, STREAM_ARGUMENTS, segmentOf } from './streams.ts'
+import { asDeclareError, catalogOf, declareQueue, entriesOf, STREAM_ARGUMENTS, segmentOf } from './streams.ts'
 
 const OLDEST = [3, 10] as const
 /** A node of the cluster may be away; two may not. */
@@ -37,6 +37,7 @@ export async function inspect(amqp: AmqpLibrary, target: Target, options: Journa
       properties = { ...model.connection.serverProperties }
       if (findVersion(properties).severity === 'refuse') return
       await declareTopology(model, namespace)
+      await checkCatalog(model, catalogOf(namespace))
     },
     onDown() {},
   })
@@ -54,18 +55,20 @@ export async function inspect(amqp: AmqpLibrary, target: Target, options: Journa
 }
 
 export async function declareTopology(model: ChannelModel, namespace: string): Promise<void> {
-  const catalog = catalogOf(namespace)
-  await declareQueue(model, catalog, { arguments: STREAM_ARGUMENTS })
+  await declareQueue(model, catalogOf(namespace), { arguments: STREAM_ARGUMENTS })
   await declareQueue(model, electionOf(namespace), { arguments: ELECTION_ARGUMENTS })
+  await declareExchange(model, entriesOf(namespace))
+  await declareExchange(model, lettersOf(namespace))
+}
+
+async function declareExchange(model: ChannelModel, name: string): Promise<void> {
   const channel = await openChannel(model)
   try {
-    await channel.assertExchange(lettersOf(namespace), 'direct', { durable: true })
+    await channel.assertExchange(name, 'direct', { durable: true })
   } catch (error) {
-    throw asDeclareError(error, `exchange '${lettersOf(namespace)}'`)
+    throw asDeclareError(error, `exchange '${name}'`)
   }
-  const { messageCount } = await channel.checkQueue(catalog)
   await channel.close()
-  await checkCatalog(model, catalog, messageCount)
 }
 
 /** Throws UNSUPPORTED with all that speaks against opening. */

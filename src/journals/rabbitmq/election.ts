@@ -31,7 +31,9 @@ export class Election {
   #onChosen: (() => void) | null = null
   #isWanted = false
   #channel: Channel | null = null
-  #timer: NodeJS.Timeout | null = null
+  #attempt = 0
+  #ringTimer: NodeJS.Timeout | undefined
+  #renewTimer: NodeJS.Timeout | undefined
 
   /** `ring` publishes to the queue, or does nothing while that is not possible. */
   constructor(namespace: string, ring: (queue: string) => void, onTrouble: (reason: Error) => void) {
@@ -47,46 +49,54 @@ export class Election {
     if (model !== null) await this.attach(model)
   }
 
+  /** One consumer at a time: another one of ours would be chosen in its place. */
   async attach(model: ChannelModel): Promise<void> {
     if (!this.#isWanted) return
+    this.#drop()
+    const attempt = ++this.#attempt
+    const isCurrent = () => attempt === this.#attempt
+    let isConsuming = false
     const channel = await openChannel(model, (reason) => {
-      if (this.#channel !== channel) return
-      this.#channel = null
-      this.#onTrouble(reason)
+      if (isConsuming && isCurrent()) this.#onTrouble(reason)
     })
-    if (!this.#isWanted) return closeQuietly(channel)
+    if (!isCurrent()) return closeQuietly(channel)
     this.#channel = channel
     await channel.prefetch(1)
-    await channel.consume(this.#queue, (message) => this.#rung(channel, message))
+    await channel.consume(this.#queue, (message) => {
+      if (isCurrent()) this.#rung(channel, message)
+    })
+    if (!isCurrent()) return
+    isConsuming = true
     this.#ring(this.#queue)
-    this.#every(RING_MS, () => this.#ring(this.#queue))
+    this.#ringTimer = setInterval(() => this.#ring(this.#queue), RING_MS).unref()
   }
 
   /** Lets the next one have it. */
   leave(): void {
     this.#isWanted = false
     this.#onChosen = null
-    this.#every(0, () => {})
-    const channel = this.#channel
-    this.#channel = null
-    if (channel !== null) closeQuietly(channel)
+    this.#drop()
   }
 
   #rung(channel: Channel, message: ConsumeMessage | null): void {
-    if (this.#channel !== channel) return
     if (message === null) return this.#onTrouble(new Error(`The queue '${this.#queue}' was deleted`))
-    this.#every(RENEW_MS, () => {
+    clearInterval(this.#ringTimer)
+    clearInterval(this.#renewTimer)
+    this.#renewTimer = setInterval(() => {
       this.#ring(this.#queue)
       if (this.#channel === channel) channel.ack(message)
-    })
+    }, RENEW_MS).unref()
     this.#onChosen?.()
     this.#onChosen = null
   }
 
-  #every(ms: number, act: () => void): void {
-    if (this.#timer !== null) clearInterval(this.#timer)
-    this.#timer = ms === 0 ? null : setInterval(act, ms)
-    this.#timer?.unref()
+  #drop(): void {
+    this.#attempt++
+    clearInterval(this.#ringTimer)
+    clearInterval(this.#renewTimer)
+    const channel = this.#channel
+    this.#channel = null
+    if (channel !== null) closeQuietly(channel)
   }
 }
 

@@ -14,6 +14,8 @@ export type AmqpLibrary = typeof Amqp
 const BACKOFF = { baseMs: 100, factor: 2, maxMs: 3_000 }
 /** Of one attempt: a broker that accepts connections and says nothing is as good as none. */
 const ATTEMPT_MS = 5_000
+/** A broker that is about to start, or has lost its majority, may take long to declare a queue. */
+const SET_UP_MS = 15_000
 /** A peer that is silent for about twice as long is gone. */
 const HEARTBEAT_S = 6
 
@@ -90,6 +92,8 @@ export async function loadAmqp(): Promise<AmqpLibrary> {
 export interface LinkEvents {
   /** Sets up what the connection is for. When it rejects, the connection is dropped and tried again. */
   onUp(model: Amqp.ChannelModel): Promise<void>
+  /** It is up, after `onUp`. */
+  onReady?(): void
   onDown(reason: Error): void
   /** The broker holds back what is published, with its reason; null: no longer. */
   onBlocked?(reason: string | null): void
@@ -182,6 +186,8 @@ export class Link {
     model.on('close', (error) => this.#fell(model, error ?? last))
     model.on('blocked', (reason) => this.#block(model, reason))
     model.on('unblocked', () => this.#block(model, null))
+    // What is not answered when the time is up fails with the connection.
+    const timer = setTimeout(() => destroySocket(model), SET_UP_MS)
     try {
       await this.#events.onUp(model)
     } catch (error) {
@@ -189,9 +195,12 @@ export class Link {
       model.close().catch(() => {})
       destroySocket(model)
       throw error
+    } finally {
+      clearTimeout(timer)
     }
     if (this.#newest !== model) throw last
     this.#model = model
+    this.#events.onReady?.()
   }
 
   #block(model: Amqp.ChannelModel, reason: string | null): void {
@@ -267,10 +276,11 @@ function asFinal(error: unknown, { username, vhost, hosts: [first] }: Target): S
       { user: username, vhost },
       error,
     )
-  if (codeOf(error) === 530)
+  // The library does not pass on what the broker says of a virtual host, but that it closes the connection then.
+  if (codeOf(error) === 530 || /Expected ConnectionOpenOk; got <ConnectionClose/.test(describe(error)))
     return new SluiceError(
-      /not found/i.test(describe(error)) ? 'UNSUPPORTED' : 'UNAUTHENTICATED',
-      `RabbitMQ at ${where} does not let the user '${username}' into the virtual host '${vhost}': ${describe(error)}. Create it (rabbitmqctl add_vhost) and give the user permissions on it (rabbitmqctl set_permissions), or name another one as the path of the URL.`,
+      'UNAUTHENTICATED',
+      `RabbitMQ at ${where} does not let the user '${username}' into the virtual host '${vhost}': it is not there, or not for this user. Create it (rabbitmqctl add_vhost) and give the user permissions on it (rabbitmqctl set_permissions), or name another one as the path of the URL.`,
       { user: username, vhost },
       error,
     )
@@ -287,8 +297,11 @@ function asUnreachable(error: unknown, { hosts }: Target): SluiceError {
   )
 }
 
-/** The library ends its half of the socket and leaves the rest to the peer, which may be frozen. */
+/**
+ * The library ends its half of the socket and leaves the rest to the peer, which may be frozen. It hears of an error of the
+ * socket, and not of its mere end: calls that wait would wait for ever.
+ */
 function destroySocket(model: Amqp.ChannelModel): void {
-  const { stream } = model.connection as unknown as { stream?: { destroy(): void } }
-  stream?.destroy()
+  const { stream } = model.connection as unknown as { stream?: { destroy(error: Error): void } }
+  stream?.destroy(new Error('The connection was dropped'))
 }

@@ -3,6 +3,7 @@
  *
  *   NAMESPACE.catalog     which segments there are, and how many grants there were (catalog.ts)
  *   NAMESPACE.journal.N   the segments, from 0: the entries
+ *   NAMESPACE.entries     an exchange: the way to the segments (tail.ts)
  */
 import type { Channel, ChannelModel, ConsumeMessage, Options } from 'amqplib'
 import { SluiceError } from '../../errors.ts'
@@ -24,6 +25,10 @@ export const STREAM_ARGUMENTS = {
 
 export function catalogOf(namespace: string): string {
   return `${namespace}.catalog`
+}
+
+export function entriesOf(namespace: string): string {
+  return `${namespace}.entries`
 }
 
 export function segmentOf(namespace: string, segment: number): string {
@@ -152,7 +157,7 @@ function createDone(channel: Channel, message: ConsumeMessage): () => void {
   }
 }
 
-function asGone(error: unknown, name: string): Error {
+export function asGone(error: unknown, name: string): Error {
   if (codeOf(error) === 404) return goneError(name)
   return error instanceof Error ? error : new Error(describe(error))
 }
@@ -173,7 +178,6 @@ function trimmedError(name: string, expected: number, found: number): SluiceErro
   )
 }
 
-/** Offset specs of the AMQP plugin are numbers of 64 bits; the library sends an integral number as one. */
 export function foreignMessageError(name: string, offset: number): SluiceError {
   return new SluiceError(
     'FOREIGN_DATA',

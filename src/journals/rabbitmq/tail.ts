@@ -9,19 +9,37 @@
  * `store` has its messages under way until all came back. Whatever happens to a connection meanwhile (gone, silent, a message
  * refused), what has not come back is published again under the same numbers on the next one: the first copy counts.
  *
+ * When RabbitMQ is short of memory or disk, it stops reading from a connection with the message that it then does not take, and
+ * takes it once there is room. So that `full` can be said of such a message, entries go by an exchange under a key of this
+ * grant and segment: the binding is removed (on the connection that is still read from), and the message finds no queue.
+ *
  * Segments: the tail begins at the first segment that may be the last one, and follows each seal that counts to the next,
  * with what is under way, until its claim has come back.
  */
+import assert from 'node:assert/strict'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { ChannelModel, ConfirmChannel } from 'amqplib'
 import { SluiceError } from '../../errors.ts'
 import type { JournalOutcome } from '../contract.ts'
+import { openChannel } from './link.ts'
 import { type Kind, Order, readMark, writeMark } from './order.ts'
-import { type Consumption, consumeStream, foreignMessageError, type StreamMessage, segmentOf } from './streams.ts'
+import {
+  asGone,
+  type Consumption,
+  consumeStream,
+  entriesOf,
+  foreignMessageError,
+  type StreamMessage,
+  segmentOf,
+} from './streams.ts'
 
 /** Without anything coming back for so long, the connections are made again. */
 const STALL_MS = 6_000
 /** And for so long, the outcome stays unknown. */
 const PATIENCE_MS = 20_000
+/** What a message takes from the broker's channel to the stream and back, at most. */
+const SETTLE_MS = 300
+const REBIND_MS = 100
 
 export interface TailEvents {
   /** The channel to publish on, null while there is none. */
@@ -33,6 +51,7 @@ export interface TailEvents {
 }
 
 interface Outgoing {
+  readonly kind: Kind
   readonly id: string
   readonly bytes: Buffer
 }
@@ -63,6 +82,10 @@ export class Tail {
   #isAtBeginning = false
   #waiting: Waiting | null = null
   #consumption: Consumption | null = null
+  /** Changes when messages under way were made to find no queue. */
+  #generation = 0
+  /** Under which the segment is bound; null: not yet. */
+  #key: string | null = null
   #model: ChannelModel | null = null
   #stallTimer: NodeJS.Timeout | null = null
   #progressMs = 0
@@ -100,6 +123,7 @@ export class Tail {
     this.#model = model
     const segment = this.#segment
     try {
+      await this.#bind(model)
       const consumption = await consumeStream(
         model,
         segmentOf(this.#namespace, segment),
@@ -118,15 +142,21 @@ export class Tail {
   /** Publishes what has not come back. Called with each new channel, too. */
   publish(): void {
     const waiting = this.#waiting
-    if (waiting === null) return
+    const key = this.#key
+    if (waiting === null || key === null) return
     const channel = this.#events.channel()
     if (channel === null) return
-    const queue = segmentOf(this.#namespace, this.#segment)
     for (const { id, bytes } of waiting.messages.slice(waiting.places.length)) {
-      channel.publish('', queue, bytes, { messageId: id, deliveryMode: 2, mandatory: true }, (error) => {
-        if (error && this.#events.channel() === channel)
-          this.#events.reset(new Error(`RabbitMQ did not keep a message: ${error.message}`))
-      })
+      channel.publish(
+        entriesOf(this.#namespace),
+        key,
+        bytes,
+        { messageId: id, deliveryMode: 2, mandatory: true },
+        (error) => {
+          if (error && this.#events.channel() === channel)
+            this.#events.reset(new Error(`RabbitMQ did not keep a message: ${error.message}`))
+        },
+      )
     }
   }
 
@@ -138,9 +168,58 @@ export class Tail {
     return this.#store(entries.map((bytes, at) => ({ kind: at === 0 ? kind : 'entry', bytes })))
   }
 
-  /** Ends the segment; the next one must have been declared. */
+  /** Ends the segment, in which there must be something; the next one must have been declared. */
   seal(): Promise<JournalOutcome> {
+    assert(!this.#isAtBeginning && this.#number > 0, 'a claim or a beginning comes first in each segment')
     return this.#store([{ kind: 'seal', bytes: new Uint8Array(0) }])
+  }
+
+  /**
+   * A message found no queue. If it should have, the stream was deleted, or a broker that just started does not know the
+   * binding yet: binding again tells which.
+   */
+  async returned(key: string): Promise<void> {
+    if (key !== this.#key) return
+    this.#key = null
+    await delay(REBIND_MS)
+    const model = this.#model
+    if (model === null || this.#ended !== null) return
+    try {
+      await this.#bind(model)
+    } catch (error) {
+      if (error instanceof SluiceError) this.end(error)
+      else this.#events.reset(error as Error)
+    }
+  }
+
+  /**
+   * The broker holds back what is published: makes what is under way find no queue, and answers `full`. Where some of it has
+   * come back already, or the binding cannot be removed, the rest is waited for as ever.
+   */
+  async giveUp(reason: string): Promise<void> {
+    const waiting = this.#waiting
+    const model = this.#model
+    const key = this.#key
+    if (waiting === null || model === null || key === null || waiting.places.length > 0) return
+    this.#key = null
+    const segment = this.#segment
+    try {
+      const channel = await openChannel(model)
+      await channel.unbindQueue(segmentOf(this.#namespace, segment), entriesOf(this.#namespace), key)
+      // What went through before that is on its way back, and is given the time.
+      await channel.close()
+      await delay(SETTLE_MS)
+      this.#generation++
+      if (this.#waiting === waiting && this.#segment === segment && waiting.places.length === 0) {
+        this.#finish()
+        this.#takeBack(waiting.messages)
+        waiting.resolve({ status: 'full', reason })
+      }
+      await this.#bind(model)
+      this.publish()
+    } catch (error) {
+      this.#events.reset(error as Error)
+    }
   }
 
   /** Ends everything: what is under way is lost if another took over, else unknown. */
@@ -154,10 +233,33 @@ export class Tail {
     this.#events.onEnd(reason)
   }
 
+  /** Their numbers are free again. */
+  #takeBack(messages: readonly Outgoing[]): void {
+    this.#number -= messages.length
+    if (messages[0]?.kind === 'begin') this.#isAtBeginning = true
+  }
+
+  async #bind(model: ChannelModel): Promise<void> {
+    const segment = this.#segment
+    const queue = segmentOf(this.#namespace, segment)
+    const key = `${this.epoch}.${this.#generation}.${segment}`
+    try {
+      const channel = await openChannel(model)
+      await channel.bindQueue(queue, entriesOf(this.#namespace), key)
+      await channel.close()
+    } catch (error) {
+      throw asGone(error, queue)
+    }
+    if (this.#segment !== segment || this.#ended !== null || this.#key === key) return
+    this.#key = key
+    this.publish()
+  }
+
   async #store(items: readonly { kind: Kind; bytes: Uint8Array }[]): Promise<JournalOutcome> {
     if (this.#ended !== null) return { status: 'lost' }
     if (items.length === 0) return { status: 'durable', places: [] }
     const messages = items.map(({ kind, bytes }) => ({
+      kind,
       id: writeMark({ kind, epoch: this.epoch, number: this.#number++ }),
       bytes: Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength),
     }))
@@ -200,12 +302,13 @@ export class Tail {
     this.#consumption = null
     this.#order.turn()
     this.#segment++
+    this.#key = null
     this.#offset = 0
     this.#segmentBytes = 0
     this.#isAtBeginning = isOwn
     const model = this.#model
+    // What is under way is published again once the segment is bound.
     if (model !== null) this.attach(model).catch((error) => this.#events.reset(error))
-    if (!isOwn) this.publish()
   }
 
   #lostStream(model: ChannelModel, reason: Error): void {
