@@ -127,7 +127,7 @@ async function openBenchPlace(input: Input): Promise<Place> {
   }
   if (input.value('url') !== undefined) {
     const sluice = await openPlace(input)
-    return { sluice, where: placeOf(input).replace(/\/\/[^/@]*@/, '//'), close: () => sluice.close({ drainMs: 0 }) }
+    return { sluice, where: placeOf(input), close: () => sluice.close({ drainMs: 0 }) }
   }
   const parent = resolve(data ?? '.')
   if (!existsSync(parent)) throw new UsageError(`--data names '${parent}', which is not there.`)

@@ -13,7 +13,12 @@ export const PLACE_OPTIONS: Readonly<Record<string, Option>> = {
 
 /** What the options name, for messages. */
 export function placeOf(input: Input): string {
-  return input.value('data') ?? input.value('url') ?? DEFAULT_URL
+  return withoutPassword(input.value('data') ?? input.value('url') ?? DEFAULT_URL)
+}
+
+/** A location as it may be shown: what stands in a URL before the host is not. */
+export function withoutPassword(location: string): string {
+  return location.replace(/^([a-z][a-z0-9+.-]*:\/\/)[^/?#]*@/i, '$1')
 }
 
 /** Opens what the options name. A folder must be there: a typing mistake would make an empty one. */

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import { type Finding, verify as verifyPlace } from '../index.ts'
 import { type Command, type Input, UsageError } from './command.ts'
 import { credentialFor } from './credential.ts'
+import { withoutPassword } from './opening.ts'
 import { plain, print } from './plain.ts'
 import { bytesText, createProgress } from './progress.ts'
 import { runSuite } from './suite.ts'
@@ -44,7 +45,11 @@ begin with 'verify-'; they stay there, empty or not. Exits with 1 where anything
 
 async function verifyOnly(input: Input, location: string): Promise<number> {
   const { kind, isGood, findings } = await look(location)
-  print(input.isJson, { location, kind, isGood, findings }, describe(location, isGood, findings))
+  print(
+    input.isJson,
+    { location: withoutPassword(location), kind, isGood, findings },
+    describe(location, isGood, findings),
+  )
   return isGood ? 0 : 1
 }
 
@@ -66,7 +71,8 @@ async function verifyWithSuite(input: Input, location: string): Promise<number> 
   const { kind, isGood, findings } = await look(location)
   if (!input.isJson) process.stdout.write(describe(location, isGood, findings))
   if (!isGood) {
-    if (input.isJson) process.stdout.write(`${JSON.stringify({ location, kind, isGood, findings })}\n`)
+    if (input.isJson)
+      process.stdout.write(`${JSON.stringify({ location: withoutPassword(location), kind, isGood, findings })}\n`)
     return 1
   }
   const results = await runSuite(location, input.value('grep') ?? '', (line) => {
@@ -76,7 +82,7 @@ async function verifyWithSuite(input: Input, location: string): Promise<number> 
   const passed = results.filter(({ status }) => status === 'passed').length
   print(
     input.isJson,
-    { location, kind, isGood: failed === 0 && passed > 0, findings, scenarios: results },
+    { location: withoutPassword(location), kind, isGood: failed === 0 && passed > 0, findings, scenarios: results },
     `${passed} scenarios hold, ${failed} do not, ${results.length - passed - failed} are not for this engine.\n`,
   )
   return failed === 0 && passed > 0 ? 0 : 1
@@ -90,6 +96,5 @@ function describe(location: string, isGood: boolean, findings: readonly Finding[
     const advice = remedy === '' ? '' : `\n         ${plain(remedy)}`
     return `  ${MARKS[severity].padEnd(5)}  ${plain(title)}: ${plain(reason)}${advice}\n`
   })
-  const shown = location.replace(/\/\/[^/@]*@/, '//')
-  return `${plain(shown)} ${isGood ? 'is whole' : 'is not as it must be'}\n${lines.join('')}`
+  return `${plain(withoutPassword(location))} ${isGood ? 'is whole' : 'is not as it must be'}\n${lines.join('')}`
 }

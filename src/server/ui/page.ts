@@ -53,6 +53,16 @@ export const PAGE = `<!doctype html>
     </table></div>
     <p id="no-topics" hidden>No topic yet.</p>
   </section>
+  <section aria-labelledby="job-title">
+    <h2 id="job-title">Job</h2>
+    <form id="find-job"><label>Id <input id="job-id" placeholder="email:k3x9ab:17" spellcheck="false" autocomplete="off" required></label>
+      <button>Show</button></form>
+    <div id="job" aria-live="polite" hidden>
+      <p id="job-why"></p>
+      <pre id="job-text"></pre>
+      <p><button id="job-cancel">Cancel the job</button></p>
+    </div>
+  </section>
 </main>
 <dialog id="dead" aria-labelledby="dead-title">
   <h2 id="dead-title"></h2>
@@ -81,6 +91,7 @@ button { font: inherit; padding: .1rem .6rem; margin-left: .3rem; cursor: pointe
 code, pre { font: 13px/1.4 ui-monospace, monospace; background: var(--soft); padding: .1rem .3rem; border-radius: 3px; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 14rem; overflow: auto; padding: .5rem; }
 #sign-in { margin: 1.5rem 0; } #sign-in input { font: inherit; width: min(34rem, 70vw); }
+#job-id { font: inherit; width: min(24rem, 60vw); }
 #sign-in-error { color: var(--warn); } #sign-out { margin-left: auto; }
 [hidden] { display: none !important; }
 dialog { width: min(60rem, 92vw); border: 1px solid var(--line); border-radius: 6px; }
@@ -180,6 +191,27 @@ async function showDead(name, path) {
   byId('dead').showModal()
 }
 
+// A job as it is now, and why it waits.
+async function showJob(event) {
+  event?.preventDefault()
+  const path = '/v1/jobs/' + encodeURIComponent(byId('job-id').value.trim())
+  const draw = (job) => {
+    const { why, waits, ...rest } = job
+    byId('job-why').textContent = job.status + (why === undefined ? '' : ': ' + why)
+    byId('job-text').textContent = JSON.stringify(rest, null, 2).slice(0, 20000)
+    byId('job-cancel').hidden = ['completed', 'failed', 'cancelled', 'expired'].includes(job.status)
+    byId('job').hidden = false
+  }
+  const fail = (error) => {
+    byId('job-why').textContent = String(error.message ?? error)
+    byId('job-text').textContent = ''
+    byId('job-cancel').hidden = true
+    byId('job').hidden = false
+  }
+  byId('job-cancel').onclick = () => call(path, 'DELETE').then(draw, fail)
+  await call(path).then(draw, fail)
+}
+
 function fill(id, items, makeRow) {
   const body = document.createElement('tbody')
   for (const item of items) makeRow(body.insertRow(), item)
@@ -220,6 +252,8 @@ function show(signedIn) {
   byId('health').className = ''
   for (const id of ['queues', 'topics']) byId(id).tBodies[0].replaceChildren()
   byId('letters').replaceChildren()
+  byId('job').hidden = true
+  byId('job-text').textContent = ''
   byId('dead').close()
 }
 
@@ -252,6 +286,7 @@ async function run() {
 }
 
 byId('origin').textContent = location.origin
+byId('find-job').addEventListener('submit', showJob)
 byId('close').addEventListener('click', () => byId('dead').close())
 byId('sign-in').addEventListener('submit', signIn)
 byId('sign-out').addEventListener('click', () => call('/session', 'DELETE').then(() => show(false), report))
