@@ -83,6 +83,8 @@ export class Checkpoints {
 
   /** Walks what was committed. Returns whether it is time to `run`. */
   follow(): boolean {
+    // Until the next commit the WAL holds what the checkpoint copied: it begins anew only then.
+    if (!this.#isNeeded) return false
     this.#walk.advance()
     this.#pages = 0
     return this.#walk.frames >= this.#dueFrames

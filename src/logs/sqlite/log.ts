@@ -242,11 +242,13 @@ export class SqliteLog implements Log {
   /** The rest of a commit: after the answers were sent if the thread comes to rest in time, or else at once. */
   #followUp(): void {
     const due = this.#parts.checkpoints.isDue
-    if (due === 'now') this.#checkpoint()
+    // How many pages a commit wrote is reckoned, and too high where its changes stand on the same pages: looked at first.
+    if (due === 'now') this.#follow()
     else if (due === 'soon') this.#followSoon ??= setImmediate(() => this.#follow())
   }
 
   #follow(): void {
+    if (this.#followSoon !== null) clearImmediate(this.#followSoon)
     this.#followSoon = null
     if (this.#mode !== 'open') return
     try {
