@@ -54,6 +54,7 @@ const PATIENCE_MS = 20_000
 /** Who waits asks again after so long, if it is not told before. */
 const LOOK_AGAIN_MS = 500
 const CLOSE_MS = 2_000
+const UNKNOWN_TEXT = 'Whether it is in the journal is not known: '
 const MAX_ENTRY_BYTES = 1024 ** 2
 const MAX_LETTER_BYTES = 24 * 1024 ** 2
 const TRIM_ENTRIES = 1_000
@@ -169,13 +170,15 @@ class RedisJournal implements Journal {
           holder,
           String(this.#leaseMs),
           connection.id,
-          isGone ? seen.lock : '',
+          ...(isGone ? [seen.lock, seen.connection] : ['', '']),
         ])) as [string, ...(string | number)[]]
-        stop.throwIfAborted()
         if (status === 'granted') {
           await this.#server.confirm(connection)
-          return this.#grant(Number(value), holder)
+          const grant = this.#grant(Number(value), holder)
+          if (stop.aborted) await this.#release(stop.reason)
+          else return grant
         }
+        stop.throwIfAborted()
         if (status === 'changed') throw this.#fail(this.#server.gone())
         if (status === 'broken') throw this.#fail(damaged(this.#names, `its last entry is ${value}, in epoch ${other}`))
         await this.#lookForHolder(connection, seen, String(other), String(by))
@@ -268,6 +271,10 @@ class RedisJournal implements Journal {
       this.#lose(new SluiceError('UNREACHABLE', 'Another process has taken the journal over.'), false)
   }
 
+  #loseGrant(held: Held, reason: SluiceError): void {
+    if (this.#held === held) this.#release(reason).catch(() => {})
+  }
+
   /** Ends the grant. What an append under way became can still be asked, unless it is hopeless. */
   #lose(reason: SluiceError, isHopeless = true): void {
     const held = this.#held
@@ -320,12 +327,14 @@ class RedisJournal implements Journal {
           isDoubtful = true
           continue
         }
+        // What was sent before may still arrive, when there is room: only the next grant fences it off.
+        if (outcome.status === 'full' && isDoubtful) throw new SluiceError('UNKNOWN', UNKNOWN_TEXT + outcome.reason)
         if (outcome.status === 'durable') held.number += places.length
         if (outcome.status === 'lost') this.#loseTo(held)
         return outcome
       } catch (error) {
         if (held.hopeless.signal.aborted || error instanceof SluiceError)
-          throw this.#explainLoss(held, error, isDoubtful)
+          return this.#endAppend(held, error, isDoubtful)
         if (!(error instanceof Broken || error instanceof Refused)) throw error
         isDoubtful ||= error instanceof Broken
         // What was refused for a reason that is not known here, such as a permission, may be mended.
@@ -334,13 +343,18 @@ class RedisJournal implements Journal {
     }
   }
 
-  #explainLoss(held: Held, error: unknown, isDoubtful: boolean): unknown {
+  /** There is no answer, and there will be none. */
+  #endAppend(held: Held, error: unknown, isDoubtful: boolean): JournalOutcome {
     const { reason } = held.hopeless.signal
-    const known = error instanceof SluiceError && error.code !== 'CLOSED' ? error : reason
-    if (known instanceof SluiceError && known.code !== 'UNREACHABLE' && known.code !== 'CLOSED') return known
-    if (!isDoubtful) return known instanceof SluiceError ? known : new SluiceError('CLOSED')
-    const text = known instanceof Error ? known.message : String(known)
-    return new SluiceError('UNKNOWN', `Whether it is in the journal is not known: ${text}`, {}, known)
+    const cause: unknown = error instanceof SluiceError ? error : reason
+    if (!(cause instanceof SluiceError)) throw cause
+    if (cause.code === 'ENGINE_CHANGED') throw this.#fail(cause)
+    if (cause.code === 'UNREACHABLE' || cause.code === 'CLOSED') {
+      if (!isDoubtful) return { status: 'lost' }
+      throw new SluiceError('UNKNOWN', UNKNOWN_TEXT + cause.message, {}, cause)
+    }
+    this.#loseGrant(held, cause)
+    throw cause
   }
 
   /** `doubtful`: something stands in their place, or after it. */
@@ -387,8 +401,11 @@ class RedisJournal implements Journal {
   async #waitForCopies(connection: Connection, held: Held): Promise<void> {
     const { copies = 1 } = this.#options
     if (copies === 1) return
+    const untilMs = performance.now() + this.#patienceMs
     while (Number(await connection.ask(['WAIT', String(copies - 1), '1000'])) < copies - 1) {
-      if (held.hopeless.signal.aborted) throw held.hopeless.signal.reason
+      held.hopeless.signal.throwIfAborted()
+      if (performance.now() > untilMs)
+        throw new SluiceError('UNKNOWN', `It is in the journal, but not on ${copies} servers: bring the replicas back.`)
     }
   }
 
@@ -502,7 +519,13 @@ class RedisJournal implements Journal {
   async #prepare(connection: Connection): Promise<void> {
     const held = this.#held
     await this.#server.check(connection, held && knownOf(held))
-    if (held !== null) await this.#renew(connection, held)
+    if (held === null) return
+    try {
+      await this.#renew(connection, held)
+    } catch (error) {
+      // One that cannot write now, as its disk is full, can be asked all the same.
+      if (!(error instanceof Refused)) throw error
+    }
   }
 
   /** As `CLIENT LIST` shows it. */

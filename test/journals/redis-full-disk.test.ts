@@ -62,6 +62,10 @@ test('on a full disk Redis with `everysec` answers full, and what was answered s
   await waitUntil('the disk is full', async () => (await journal.health()).status === 'degraded')
   await waitUntil('an append waits', () => isWaiting || refused !== null)
   match((await journal.health()).reasons.join(), /disk/)
+  // Others can come, and see how it is.
+  const other = await openRedisJournal({ url: new URL(redis.url), namespace: 'disk', durability: 'os' })
+  t.after(() => other.close())
+  equal((await other.health()).status, 'degraded')
   const answered = [...texts]
   await redis.kill()
   makeRoom()

@@ -259,6 +259,37 @@ describe('the journal in Redis', { skip: skip ? 'needs a redis-server of its own
     ok((await readAll(second, taken)).length < stored)
   })
 
+  test('an append whose connection broke, and that finds Redis full then, may still arrive: it is UNKNOWN, and fenced', async (t) => {
+    const other = await startOther(t, {})
+    const { journal, proxy } = await openBehind(t, other)
+    const grant = await claim(journal)
+    await ask(other.url, 'CONFIG', 'SET', 'maxmemory', '100kb')
+    proxy.next('cut-request')
+    await rejects(journal.append(grant, [entry('a')]), isCode('UNKNOWN'))
+    isCode('UNKNOWN')(await ended(grant))
+    await ask(other.url, 'CONFIG', 'SET', 'maxmemory', '0')
+    const again = await claim(journal, 'claim again')
+    deepEqual(await readAll(journal, again), ['claim', 'claim again'])
+  })
+
+  test('two copies: without the replica an append is UNKNOWN in the end, and with it again the work goes on', async (t) => {
+    const primary = await startOther(t, {})
+    const replica = await startOther(t, { replicaOf: primary.port })
+    await waitUntil('the replica follows', async () =>
+      String(await ask(primary.url, 'INFO', 'replication')).includes('connected_slaves:1'),
+    )
+    const { journal, proxy } = await openBehind(t, primary, { copies: 2, patienceMs: 1_500 })
+    const grant = await claim(journal)
+    await replica.kill()
+    await rejects(journal.append(grant, [entry('on one')]), isCode('UNKNOWN'))
+    isCode('UNKNOWN')(await ended(grant))
+    proxy.cutAll()
+    const again = await journal.own(within())
+    match((await journal.health()).reasons.join(), /2 copies were asked for/)
+    await replica.restart()
+    await appendTexts(journal, again, 'claim on both')
+  })
+
   test('a Redis that refuses writes for want of replicas is full, with its reason', async (t) => {
     const other = await startOther(t, {})
     const journal = await open(t, { url: new URL(other.url) })

@@ -48,8 +48,9 @@ local function last(key)
 end
 `
 
-/** KEYS state entries lock; ARGV id of a new journal, or '' to make none. Answers id, epoch, holder, last id, floor. */
-export const LOOK = `${SCRIPT}${LAST}
+/** KEYS state entries lock. Answers id, epoch, holder, last id, floor; or that there is none, or what else stands there. */
+export const LOOK = `#!lua flags=no-writes
+${LAST}
 local kinds = { 'hash', 'stream', 'string' }
 local missing = 0
 for i = 1, 3 do
@@ -57,26 +58,30 @@ for i = 1, 3 do
   if kind == 'none' then missing = missing + 1
   elseif kind ~= kinds[i] then return { 'foreign', KEYS[i], kind } end
 end
-if missing == 3 and ARGV[1] ~= '' then
-  redis.call('HSET', KEYS[1], 'format', '${FORMAT}', 'id', ARGV[1], 'epoch', '0', 'holder', '', 'floor', '0-0')
-end
+if missing == 3 then return { 'none' } end
 local state = redis.call('HMGET', KEYS[1], 'format', 'id', 'epoch', 'holder', 'floor')
-if not state[2] then
-  if missing == 3 then return { 'none' } end
-  return { 'foreign', KEYS[1], 'without the id of a journal' }
-end
+if not state[2] then return { 'foreign', KEYS[1], 'without the id of a journal' } end
 return { 'journal', state[1], state[2], state[3], state[4], last(KEYS[2]), state[5] }
 `
 
+/** KEYS state entries lock; ARGV the id of a new journal. Makes it where there is nothing, whoever comes first. */
+export const MAKE = `${SCRIPT}
+if redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[3]) > 0 then return 'there' end
+redis.call('HSET', KEYS[1], 'format', '${FORMAT}', 'id', ARGV[1], 'epoch', '0', 'holder', '', 'floor', '0-0')
+return 'made'
+`
+
 /**
- * KEYS state entries lock; ARGV id, holder, lease in ms, number of its connection, and a holder whose lock may be broken.
+ * KEYS state entries lock; ARGV id, holder, lease in ms, number of its connection, and a holder whose lock may be broken,
+ * as it was by a connection that is gone.
  * Answers the epoch, or who has the lock, for how many ms, and by which connection.
  */
 export const CLAIM = `${SCRIPT}${LAST}
 local state = redis.call('HMGET', KEYS[1], 'id', 'epoch', 'connection')
 if state[1] ~= ARGV[1] then return { 'changed' } end
 local lock = redis.call('GET', KEYS[3])
-if lock and lock ~= ARGV[2] and lock ~= ARGV[5] then
+local isGone = lock == ARGV[5] and state[3] == ARGV[6]
+if lock and lock ~= ARGV[2] and not isGone then
   return { 'held', redis.call('PTTL', KEYS[3]), lock, state[3] or '' }
 end
 local before = last(KEYS[2])

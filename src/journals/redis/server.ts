@@ -8,7 +8,7 @@ import { SluiceError } from '../../errors.ts'
 import type { JournalOptions } from '../contract.ts'
 import { type Inspection, inspectServer, type LogFile, readInfo, readLogFile, showVersion } from './checks.ts'
 import { type Argument, Broken, type Connection, showUrl } from './connection.ts'
-import { FORMAT, type Id, LOOK, type Names, parseId } from './layout.ts'
+import { FORMAT, type Id, LOOK, MAKE, type Names, parseId } from './layout.ts'
 
 /** The configuration of a server that is in use is looked at again. */
 const INSPECT_MS = 30_000
@@ -87,7 +87,8 @@ export class Server {
     if (!isFirst && replicationId !== this.#replicationId && !NO_PROMOTION.test(info.get('master_replid2') ?? ''))
       throw this.changed('a replica was promoted')
     await this.#inspect(connection)
-    const look = await this.look(connection, known, isFirst ? randomUUID() : '')
+    if (isFirst) await this.#make(connection)
+    const look = await this.look(connection, known)
     this.#replicationId = replicationId
     this.#journalId = look.journalId
     // What a server that is killed would forget is not held against it.
@@ -101,7 +102,9 @@ export class Server {
   }
 
   async #inspect(connection: Connection): Promise<void> {
-    const inspection = await inspectServer(connection, this.#options)
+    // Replicas that are gone while it is used come back: appends wait for them, and health says so.
+    const wanted = this.#journalId === null ? this.#options : { ...this.#options, copies: 1 }
+    const inspection = await inspectServer(connection, wanted)
     const refusals = inspection.findings.filter(({ severity }) => severity === 'refuse')
     if (refusals.length > 0) {
       const reasons = refusals.map(({ title, reason, remedy }) => `${title}: ${reason} ${remedy}`)
@@ -115,10 +118,20 @@ export class Server {
     this.#inspectedMs = performance.now()
   }
 
-  /** What it says of the journal, which is made where there is none and `newId` is given. */
-  async look(connection: Connection, known: Known | null, newId = ''): Promise<Look> {
+  async #make(connection: Connection): Promise<void> {
+    if ((await this.#ask(connection))[0] !== 'none') return
     const { state, entries, lock } = this.#names
-    const [status, ...rest] = (await connection.ask([...runScript(LOOK, state, entries, lock), newId])) as string[]
+    await connection.ask([...runScript(MAKE, state, entries, lock), randomUUID()])
+  }
+
+  async #ask(connection: Connection): Promise<string[]> {
+    const { state, entries, lock } = this.#names
+    return (await connection.ask(runScript(LOOK, state, entries, lock))) as string[]
+  }
+
+  /** What it says of the journal. */
+  async look(connection: Connection, known: Known | null): Promise<Look> {
+    const [status, ...rest] = await this.#ask(connection)
     if (status === 'none') throw this.gone()
     if (status === 'foreign') {
       if (this.#journalId !== null) throw this.changed(`${rest[0]} is ${rest[1]}`)
