@@ -63,6 +63,7 @@ const REMOVE: Operation = {
   summary: 'Removes a schedule. Jobs that it has added go on.',
   params: PLACE,
   answers: { 200: json('Whether it was there', shape({ queue: nameText, name: nameText, removed: flag })) },
+  errors: ['DECLARED_DIFFERENTLY'],
 }
 const OF_QUEUE: Operation = {
   id: 'listSchedulesOfQueue',
