@@ -142,11 +142,6 @@ test('what stands in a payload or an error is text, whatever it says', options, 
   }
 })
 
-test(text)),
-    complaints.join('\n'),
-  )
-})
-
 test(
   'a page of another origin can neither write here nor read, with the cookie of a session or without keys at all',
   options,
