@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { moveQueue, open, type Sluice } from '../index.ts'
 import { type Command, UsageError } from './command.ts'
+import { credentialFor } from './credential.ts'
 import { INTERRUPTED, stopOnSignal } from './stopping.ts'
 
 export const move: Command = {
@@ -37,7 +38,9 @@ export const move: Command = {
       ] as const) {
         if (mustExist && !place.includes('://') && !existsSync(resolve(place)))
           throw new UsageError(`FROM is '${place}', which is not there.`)
-        opened.push(await open(place))
+        const url = /^https?:\/\//i.test(place) ? URL.parse(place) : null
+        const credential = url === null ? undefined : credentialFor(url)
+        opened.push(await open(place, credential === undefined ? {} : { credential }))
       }
       const [source, target] = opened as [Sluice, Sluice]
       const outcome = await moveQueue(source, target, {

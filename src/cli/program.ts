@@ -5,6 +5,7 @@
 import { readFileSync } from 'node:fs'
 import { ERRORS, SluiceError } from '../errors.ts'
 import { findNearest } from '../index.ts'
+import { escapeControls } from '../server/log-text.ts'
 import { asksForHelp, describeError, helpOf, readInput, UsageError } from './command.ts'
 import { COMMANDS } from './commands.ts'
 
@@ -55,7 +56,9 @@ function report(error: unknown, name: string | undefined, isJson: boolean): void
     process.stderr.write(`${JSON.stringify(described)}\n`)
     return
   }
-  const { code, message } = described
+  const { code } = described
+  // What a server or a worker said may hold anything; a stack of ours has lines.
+  const message = error instanceof SluiceError ? escapeControls(described.message) : described.message
   const help = name !== undefined && Object.hasOwn(COMMANDS, name) ? `sluice ${name} --help` : 'sluice --help'
   const advice =
     error instanceof SluiceError

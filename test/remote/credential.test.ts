@@ -4,6 +4,8 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { inspect, promisify } from 'node:util'
+import type { EngineStats } from '../../src/engine/contract.ts'
+import { CALL_HEADER, decodeWire, encodeWire, WIRE_TYPE } from '../../src/engine/wire.ts'
 import { isSluiceError, open } from '../../src/index.ts'
 import { createServer } from '../../src/server/server.ts'
 import { startServer, temporaryFolder } from '../server-harness.ts'
@@ -51,7 +53,7 @@ test('a job of a queue that the credential does not see is as if it were not the
 })
 
 test('a hold is of no use with another credential, and no number of a call gives the answer of another', async (t) => {
-  const { url, keys } = await startGuarded(t, ['admin:q'], ['admin:q'])
+  const { url, keys } = await startGuarded(t, ['admin:q', 'admin:seen'], ['admin:q'])
   await using one = await open(url, { credential: keys[0].text })
   await using two = await open(url, { credential: keys[1]?.text })
   await one.queue('q').add(1)
@@ -65,6 +67,15 @@ test('a hold is of no use with another credential, and no number of a call gives
   assert.deepEqual(stolen?.status === 'settled' && stolen.lost, [0])
   const kept = await two.engine.command({ kind: 'remember', hold, name: 'n', value: '1' })
   assert.equal(kept.status, 'lost')
+  // The number of a call is no secret: what it was answered is.
+  await one.queue('seen').add(1)
+  const ask = async (key: TestKey | undefined) => {
+    const headers = { ...key?.headers, 'content-type': WIRE_TYPE, [CALL_HEADER]: 'same-number' }
+    const answer = await fetch(`${url}/v1/engine/stats`, { method: 'POST', headers, body: encodeWire(null) })
+    const { topics } = decodeWire(new Uint8Array(await answer.arrayBuffer())) as EngineStats
+    return topics.map(({ name }) => name)
+  }
+  assert.deepEqual([await ask(keys[0]), await ask(keys[1])], [['q', 'seen'], ['q']])
   const [settled] = await one.engine.settle([settle])
   assert.deepEqual(settled?.status === 'settled' && settled.lost, [])
 })
