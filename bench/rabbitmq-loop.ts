@@ -136,11 +136,9 @@ async function startWorker(
     QUEUE,
     (message) => {
       if (message === null) return
-      if (kind === 'stream' && Number(message.properties.headers?.['x-stream-offset']) < from) {
-        reading.channel.ack(message)
-        return
-      }
-      handle(JSON.parse(message.content.toString()) as Payload)
+      const payload = JSON.parse(message.content.toString()) as Payload
+      // What was handled before, and comes again: a chunk of a stream from its beginning, or an acknowledgement that was lost.
+      if (payload.id >= from) handle(payload)
       last = message
       if (isDue) return
       isDue = true
@@ -151,6 +149,7 @@ async function startWorker(
   return {
     settled: () => marked,
     async close() {
+      await marked
       await reading.close()
       await marking.close()
     },

@@ -32,11 +32,12 @@ import type {
   JournalOutcome,
   Mailbox,
 } from './contract.ts'
+import { readTarget, type Target } from './rabbitmq/address.ts'
 import { CATALOG_ID, type CatalogNote, type CatalogState, encodeNote, readCatalog } from './rabbitmq/catalog.ts'
 import { declareTopology, inspect, look, majorityOf, refuseIfNeeded, troubleOf } from './rabbitmq/check.ts'
 import { Election } from './rabbitmq/election.ts'
 import { Letters } from './rabbitmq/letters.ts'
-import { type AmqpLibrary, Link, loadAmqp, openChannel, readTarget, type Target } from './rabbitmq/link.ts'
+import { type AmqpLibrary, Link, loadAmqp, openChannel } from './rabbitmq/link.ts'
 import { Management } from './rabbitmq/management.ts'
 import { replaySegments } from './rabbitmq/replay.ts'
 import { catalogOf, declareQueue, deleteQueue, hasQueue, STREAM_ARGUMENTS, segmentOf } from './rabbitmq/streams.ts'
@@ -47,9 +48,9 @@ export { checkRabbitmq } from './rabbitmq/check.ts'
 const MAX_ENTRY_BYTES = 1_048_576
 /** What RabbitMQ 4 takes as one message by default; 3 takes 128 MiB. */
 const MAX_LETTER_BYTES = 16_777_216
-const SEGMENT_BYTES = 67_108_864
 /** Without a connection for so long, the grant is over: others have it by then. */
 const AWAY_MS = 20_000
+const TRUNCATE_MS = 2_000
 /**
  * RabbitMQ writes down which streams and quorum queues there are half a second after they were declared: killed before, it does
  * not find them again. So the very first grant of a namespace waits that long.
@@ -61,8 +62,7 @@ export async function openRabbitmqJournal(options: JournalOptions): Promise<Jour
   const target = readTarget(options.url)
   const { findings, copies, version } = await inspect(amqp, target, options)
   refuseIfNeeded(findings)
-  const segmentBytes = Number(options.url.searchParams.get('segmentBytes') ?? SEGMENT_BYTES)
-  const journal = new RabbitmqJournal(amqp, target, { namespace: options.namespace, copies, version, segmentBytes })
+  const journal = new RabbitmqJournal(amqp, target, { namespace: options.namespace, copies, version })
   try {
     await journal.connect(options.connectMs ?? 10_000)
   } catch (error) {
@@ -76,7 +76,6 @@ interface Settings {
   readonly namespace: string
   readonly copies: number
   readonly version: string
-  readonly segmentBytes: number
 }
 
 interface Granted {
@@ -105,7 +104,6 @@ class RabbitmqJournal implements Journal {
   #letters: Letters | null = null
   #granted: Granted | null = null
   #seenEpoch = 0
-  #appendedBytes = 0
   #awayTimer: NodeJS.Timeout | null = null
   #upWaiters: (() => void)[] = []
 
@@ -135,7 +133,7 @@ class RabbitmqJournal implements Journal {
     })
     this.#election = new Election(
       settings.namespace,
-      (queue) => this.#publishingChannel(this.#out)?.publish('', queue, Buffer.alloc(0), { deliveryMode: 2 }),
+      (queue) => this.#ring(queue),
       (reason) => this.#reader.reset(reason),
     )
   }
@@ -149,14 +147,28 @@ class RabbitmqJournal implements Journal {
     this.#granted?.tail.end(new SluiceError('UNREACHABLE', 'The grant was given up for another one.'))
     const stop = AbortSignal.any([signal, this.#closing.signal])
     stop.throwIfAborted()
+    const { promise: aborted, reject } = Promise.withResolvers<never>()
+    aborted.catch(() => {})
+    const leave = () => reject(stop.reason)
+    stop.addEventListener('abort', leave, { once: true })
     try {
-      await this.#untilChosen(stop)
-      const state = await this.#takeEpoch(stop)
-      return await this.#take(state, stop)
+      // What is under way with the broker may take until an alarm is over.
+      return await Promise.race([this.#ownNow(stop), aborted])
     } catch (error) {
       this.#election.leave()
       throw stop.aborted ? stop.reason : error
+    } finally {
+      stop.removeEventListener('abort', leave)
     }
+  }
+
+  async #ownNow(stop: AbortSignal): Promise<Grant> {
+    const { promise: chosen, resolve } = Promise.withResolvers<void>()
+    // A connection that ends meanwhile is set up again, with the election on it.
+    await this.#election.stand(this.#reader.model, resolve).catch(() => {})
+    await chosen
+    const state = await this.#takeEpoch(stop)
+    return this.#take(state, stop)
   }
 
   async append(grant: Grant, entries: readonly Uint8Array[]): Promise<JournalOutcome> {
@@ -165,15 +177,13 @@ class RabbitmqJournal implements Journal {
     const full = this.#fullReason()
     if (full !== null) return { status: 'full', reason: full }
     const { tail } = granted
-    const isHalfFull = tail.isClaimed && tail.segmentBytes * 2 >= this.#settings.segmentBytes
+    const isHalfFull = tail.isClaimed && tail.segmentBytes * 2 >= this.#target.segmentBytes
     if (isHalfFull) this.#prepare(granted)
-    if (tail.segmentBytes >= this.#settings.segmentBytes && granted.prepared > tail.segment) {
+    if (tail.segmentBytes >= this.#target.segmentBytes && granted.prepared > tail.segment) {
       const rolled = await this.#roll(granted)
       if (rolled.status !== 'durable') return rolled
     }
-    const outcome = await tail.store(entries)
-    if (outcome.status === 'durable') for (const { byteLength } of entries) this.#appendedBytes += byteLength
-    return outcome
+    return tail.store(entries)
   }
 
   replay(grant: Grant): AsyncIterable<JournalEntry> {
@@ -193,11 +203,13 @@ class RabbitmqJournal implements Journal {
     const granted = this.#granted
     const segment = Number(place.split(':')[0])
     if (granted?.grant !== grant || !(segment > granted.first)) return
-    await this.#retry(granted.signal, async () => {
+    const cutting = this.#retry(granted.signal, async () => {
       await this.#note({ first: segment })
       await this.#deleteSegments(granted.first, segment)
+      granted.first = segment
     })
-    granted.first = segment
+    // In an alarm it takes until that is over, and nobody needs to wait for it.
+    await Promise.race([cutting.catch(() => {}), delay(TRUNCATE_MS, undefined, { ref: false })])
   }
 
   async openMailbox(onLetter: (letter: Uint8Array) => void): Promise<Mailbox> {
@@ -231,13 +243,13 @@ class RabbitmqJournal implements Journal {
     if (typeof seen === 'string') {
       Object.assign(facts, { nodes: 'unknown', members: 'unknown', policies: 'unknown', management: seen })
       if (this.#target.management !== null) worsen('degraded', seen)
-      return { status, reasons, facts, storedBytes: this.#appendedBytes }
+      return { status, reasons, facts, storedBytes: this.#storedBytes() }
     }
     for (const { severity, reason, remedy } of troubleOf(seen))
       worsen(severity === 'refuse' ? 'failed' : 'degraded', `${reason} ${remedy}`)
     Object.assign(facts, { nodes: seen.nodes.join(', '), members: seen.members.join(', ') })
-    const storedBytes = await this.#describeSegment(facts)
-    return { status, reasons, facts, storedBytes }
+    await this.#describeSegment(facts)
+    return { status, reasons, facts, storedBytes: this.#storedBytes() }
   }
 
   async close(): Promise<void> {
@@ -266,6 +278,14 @@ class RabbitmqJournal implements Journal {
       await delay(1_000, undefined, { signal: this.#closing.signal }).catch(() => {})
       if (this.#reader.model === model && !this.#closing.signal.aborted) this.#attachElection(model)
     })
+  }
+
+  #ring(queue: string): void {
+    try {
+      this.#publishingChannel(this.#out)?.publish('', queue, Buffer.alloc(0), { deliveryMode: 2 })
+    } catch {
+      // The channel has just ended. It is rung again.
+    }
   }
 
   async #setUpWriter(model: ChannelModel): Promise<void> {
@@ -338,21 +358,6 @@ class RabbitmqJournal implements Journal {
   }
 
   // -- owning
-
-  async #untilChosen(stop: AbortSignal): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>()
-    // It may be rejected before it is waited for.
-    promise.catch(() => {})
-    const leave = () => reject(stop.reason)
-    stop.addEventListener('abort', leave, { once: true })
-    try {
-      // A connection that ends meanwhile is set up again, with the election on it.
-      await this.#election.stand(this.#reader.model, resolve).catch(() => {})
-      await promise
-    } finally {
-      stop.removeEventListener('abort', leave)
-    }
-  }
 
   async #takeEpoch(stop: AbortSignal): Promise<CatalogState> {
     const note = encodeNote({ grant: true })
@@ -478,10 +483,17 @@ class RabbitmqJournal implements Journal {
     void this.#granted?.tail.giveUp(full)
   }
 
-  async #describeSegment(facts: Record<string, string>): Promise<number> {
+  /** RabbitMQ does not tell. Of the owner: whole segments, and what is in the last one. */
+  #storedBytes(): number {
+    if (this.#granted === null) return 0
+    const { tail, first } = this.#granted
+    return (tail.segment - first) * this.#target.segmentBytes + tail.segmentBytes
+  }
+
+  async #describeSegment(facts: Record<string, string>): Promise<void> {
     const { management, vhost } = this.#target
     const tail = this.#granted?.tail
-    if (management === null || tail === undefined) return this.#appendedBytes
+    if (management === null || tail === undefined) return
     facts['segment'] = String(tail.segment)
     try {
       const queue = await new Management(management, vhost).queue(segmentOf(this.#settings.namespace, tail.segment))
@@ -489,7 +501,6 @@ class RabbitmqJournal implements Journal {
     } catch {
       facts['leader'] = 'unknown'
     }
-    return this.#appendedBytes
   }
 }
 

@@ -284,6 +284,26 @@ describe('the journal on RabbitMQ', { skip: version === null ? 'RabbitMQ is miss
     })
   })
 
+  test('a URL that cannot be meant is INVALID_OPTION, and the password is in no message', async () => {
+    for (const query of [
+      'nonsense=1',
+      'segmentBytes=few',
+      'segmentBytes=10',
+      'hosts=:::',
+      'management=nowhere',
+      'ca=/nowhere.pem',
+    ]) {
+      const url = new URL(`amqp://guest:hidden-word@127.0.0.1:1/?${query}`)
+      await rejects(
+        openRabbitmqJournal({ url, namespace: createNamespace() }),
+        (error: Error) => isCode('INVALID_OPTION')(error) && !`${error.stack}`.includes('hidden-word'),
+        query,
+      )
+    }
+    const broken = new URL('amqps://guest:%zz@127.0.0.1:1/')
+    await rejects(openRabbitmqJournal({ url: broken, namespace: createNamespace() }), isCode('INVALID_OPTION'))
+  })
+
   test('wrong credentials, a virtual host that is not there, and rights that are missing are told as such', async (t) => {
     const wrong = new URL(rabbitmq.url)
     wrong.password = 'hidden-word'

@@ -4,10 +4,11 @@
 import type { ChannelModel } from 'amqplib'
 import { SluiceError } from '../../errors.ts'
 import type { Finding, JournalOptions } from '../contract.ts'
+import { readTarget, type Target } from './address.ts'
 import { checkCatalog } from './catalog.ts'
 import { ELECTION_ARGUMENTS, electionOf } from './election.ts'
 import { lettersOf } from './letters.ts'
-import { type AmqpLibrary, Link, loadAmqp, openChannel, readTarget, type Target } from './link.ts'
+import { type AmqpLibrary, Link, loadAmqp, openChannel } from './link.ts'
 import { describeManagementError, Management, type PolicyFacts } from './management.ts'
 import { asDeclareError, catalogOf, declareQueue, entriesOf, STREAM_ARGUMENTS, segmentOf } from './streams.ts'
 

@@ -70,10 +70,16 @@ export class Letters implements Mailbox {
     const content = Buffer.from(letter.buffer, letter.byteOffset, letter.byteLength)
     const { promise, resolve } = Promise.withResolvers<void>()
     this.#sending.add(resolve)
-    channel.publish(lettersOf(this.#namespace), to, content, { deliveryMode: 1 }, () => {
+    const done = () => {
       this.#sending.delete(resolve)
       resolve()
-    })
+    }
+    try {
+      channel.publish(lettersOf(this.#namespace), to, content, { deliveryMode: 1 }, done)
+    } catch {
+      // The channel has just ended.
+      done()
+    }
     return promise
   }
 

@@ -8,6 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type * as Amqp from 'amqplib'
 import { SluiceError } from '../../errors.ts'
 import { backoffMs } from '../../policy/retry.ts'
+import type { Target } from './address.ts'
 
 export type AmqpLibrary = typeof Amqp
 
@@ -18,62 +19,6 @@ const ATTEMPT_MS = 5_000
 const SET_UP_MS = 15_000
 /** A peer that is silent for about twice as long is gone. */
 const HEARTBEAT_S = 6
-
-/** What the URL says. */
-export interface Target {
-  readonly protocol: string
-  readonly hosts: readonly { readonly hostname: string; readonly port: number }[]
-  readonly username: string
-  readonly password: string
-  readonly vhost: string
-  /** Of the management API, with its credentials; null where it is not given. */
-  readonly management: URL | null
-}
-
-/**
- * `amqp[s]://user:password@host:port/vhost?hosts=host2:port,host3:port&management=http://host:15672`. Rejects what is
- * none of it with INVALID_OPTION.
- */
-export function readTarget(url: URL): Target {
-  const isTls = url.protocol === 'amqps:'
-  const defaultPort = isTls ? 5671 : 5672
-  const readHost = (text: string) => {
-    const parsed = URL.canParse(`amqp://${text}`) ? new URL(`amqp://${text}`) : null
-    if (parsed === null || parsed.hostname === '')
-      throw new SluiceError('INVALID_OPTION', `'${text}' in \`hosts\` is no host. Give host:port, separated by commas.`)
-    return { hostname: unbracket(parsed.hostname), port: Number(parsed.port) || defaultPort }
-  }
-  const more = url.searchParams.get('hosts')?.split(',').filter(Boolean) ?? []
-  const username = decodeURIComponent(url.username) || 'guest'
-  const password = url.username === '' ? 'guest' : decodeURIComponent(url.password)
-  return {
-    protocol: isTls ? 'amqps' : 'amqp',
-    hosts: [
-      { hostname: unbracket(url.hostname) || 'localhost', port: Number(url.port) || defaultPort },
-      ...more.map(readHost),
-    ],
-    username,
-    password,
-    vhost: decodeURIComponent(url.pathname.slice(1)) || '/',
-    management: readManagement(url.searchParams.get('management'), username, password),
-  }
-}
-
-function readManagement(text: string | null, username: string, password: string): URL | null {
-  if (text === null || text === '') return null
-  if (!URL.canParse(text) || !/^https?:$/.test(new URL(text).protocol))
-    throw new SluiceError('INVALID_OPTION', '`management` in the URL is no http:// or https:// URL.')
-  const url = new URL(text)
-  if (url.username === '') {
-    url.username = encodeURIComponent(username)
-    url.password = encodeURIComponent(password)
-  }
-  return url
-}
-
-function unbracket(hostname: string): string {
-  return hostname.replace(/^\[|\]$/g, '')
-}
 
 export async function loadAmqp(): Promise<AmqpLibrary> {
   try {
@@ -167,11 +112,11 @@ export class Link {
   }
 
   async #establish(timeoutMs: number): Promise<void> {
-    const { hosts, protocol, username, password, vhost } = this.#target
+    const { hosts, protocol, username, password, vhost, tls } = this.#target
     const host = hosts[this.#host++ % hosts.length]
     const model = await this.#amqp.connect(
       { protocol, ...host, username, password, vhost, heartbeat: HEARTBEAT_S, frameMax: 131_072 },
-      { noDelay: true, timeout: timeoutMs, clientProperties: { connection_name: `sluice ${this.#label}` } },
+      { ...tls, noDelay: true, timeout: timeoutMs, clientProperties: { connection_name: `sluice ${this.#label}` } },
     )
     if (this.#closing.signal.aborted) {
       model.close().catch(() => {})

@@ -146,17 +146,17 @@ export class Tail {
     if (waiting === null || key === null) return
     const channel = this.#events.channel()
     if (channel === null) return
-    for (const { id, bytes } of waiting.messages.slice(waiting.places.length)) {
-      channel.publish(
-        entriesOf(this.#namespace),
-        key,
-        bytes,
-        { messageId: id, deliveryMode: 2, mandatory: true },
-        (error) => {
+    const options = { deliveryMode: 2, mandatory: true }
+    try {
+      for (const { id, bytes } of waiting.messages.slice(waiting.places.length)) {
+        channel.publish(entriesOf(this.#namespace), key, bytes, { ...options, messageId: id }, (error) => {
           if (error && this.#events.channel() === channel)
             this.#events.reset(new Error(`RabbitMQ did not keep a message: ${error.message}`))
-        },
-      )
+        })
+      }
+    } catch (error) {
+      // The channel is about to be known as closed: it is published on the next one.
+      this.#events.reset(error as Error)
     }
   }
 
