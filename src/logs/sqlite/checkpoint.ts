@@ -81,19 +81,19 @@ export class Checkpoints {
     return this.#pages >= WALK_PAGES || this.#walk.frames + this.#pages >= this.#dueFrames ? 'soon' : 'no'
   }
 
-  /** Walks what was committed. Returns whether it is time to `run`. */
-  follow(): boolean {
+  /** Walks what was committed. Returns whether it is time to `run`: at once where the walk does not come to its end. */
+  follow(lastCommit: number): boolean {
     // Until the next commit the WAL holds what the checkpoint copied: it begins anew only then.
     if (!this.#isNeeded) return false
     this.#walk.advance()
     this.#pages = 0
-    return this.#walk.frames >= this.#dueFrames
+    return this.#walk.frames >= this.#dueFrames || this.#walk.stamp?.commit !== lastCommit
   }
 
   /** Runs a checkpoint. Throws `CORRUPT`, or what SQLite or the file system answer: the WAL is then as it was. */
   run(lastCommit: number): void {
     if (!this.#isNeeded) return
-    this.follow()
+    this.follow(lastCommit)
     const { frames: signed, stamp, pageSums } = this.#walk
     if (stamp?.commit !== lastCommit) {
       throw corrupt(

@@ -252,7 +252,7 @@ export class SqliteLog implements Log {
     this.#followSoon = null
     if (this.#mode !== 'open') return
     try {
-      if (!this.#parts.checkpoints.follow()) return
+      if (!this.#parts.checkpoints.follow(this.#commitNumber)) return
     } catch (error) {
       this.#fail(error)
     }
