@@ -155,6 +155,33 @@ test('as a server fills up, reads are refused first, then publishing, then leasi
   assert.deepEqual(await served(), [true, true, true, true])
 })
 
+test('while the event loop is late fewer requests are let in, and as many as before once it is in time again', async (t) => {
+  const { call } = await startServer(t, { maxInFlight: 5_000 })
+  const readLimit = async (): Promise<number> =>
+    Number(/^sluice_http_limit (\d+)$/m.exec((await call('GET', '/metrics')).text)?.[1])
+  assert.equal(await readLimit(), 5_000)
+  const still = new Int32Array(new SharedArrayBuffer(4))
+  let isBlocking = true
+  const block = (): void => {
+    Atomics.wait(still, 0, 0, 400)
+    if (isBlocking) setTimeout(block, 1)
+  }
+  block()
+  while ((await readLimit()) === 5_000) {}
+  isBlocking = false
+  while ((await readLimit()) < 5_000) {}
+})
+
+test('what is refused as too many is counted by what it was for', async (t) => {
+  const { call } = await startServer(t, { maxWaiting: 0 })
+  await call('PUT', '/v1/queues/q')
+  const { status } = await call('POST', '/v1/queues/q/leases', { body: { waitMs: 1_000 } })
+  assert.equal(status, 503)
+  const { text } = await call('GET', '/metrics')
+  assert.match(text, /^sluice_http_refused_total\{class="lease"\} 1$/m)
+  assert.match(text, /^sluice_http_refused_total\{class="settle"\} 0$/m)
+})
+
 test('bodies that are still to come are counted by what they announce', async (t) => {
   const { call, port } = await startServer(t, { maxBodyBytes: 1_000 })
   const socket = connect(port, '127.0.0.1')

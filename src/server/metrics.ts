@@ -65,6 +65,24 @@ export function createMetrics({ engine, load, now }: Context, countConnections: 
     },
   })
   new Gauge({
+    name: 'sluice_http_limit',
+    help: 'Requests that may be at work; it falls while the event loop is late',
+    registers,
+    collect() {
+      this.set(load.limit)
+    },
+  })
+  new Counter({
+    name: 'sluice_http_refused_total',
+    help: 'Requests refused as too many, by what they were for',
+    labelNames: ['class'],
+    registers,
+    collect() {
+      this.reset()
+      for (const [name, count] of Object.entries(load.refused)) this.inc({ class: name }, count)
+    },
+  })
+  new Gauge({
     name: 'sluice_http_connections',
     help: 'Connections that are open',
     registers,

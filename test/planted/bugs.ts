@@ -78,7 +78,7 @@ export const PLANTED: readonly PlantedBug[] = [
   {
     title: 'a lane that is forgotten when its message is loaded again',
     file: LOADING,
-    from: 'if (!group.troubles.has(offset)) group.lanes.enter(lease.lanes[index] as number, offset)',
+    from: 'if (!group.troubles.has(offset)) group.lanes.enter(lease.lanes[index] as number, offset, core.nowMs)',
     to: '',
     caughtBy: ['key-order', 'exclusive'],
   },
