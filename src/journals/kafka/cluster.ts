@@ -16,7 +16,7 @@ import type { KafkaLibrary } from './records.ts'
 const CONNECT_MS = 5_000
 /** For an answer about the cluster, and for one to a line: longer than the broker itself waits for replicas. */
 const CONTROL_MS = 5_000
-const LINE_MS = 12_000
+const LINE_MS = 7_000
 /** The broker's words for: ask again who leads. */
 const STALE = new Set([
   'NOT_LEADER_OR_FOLLOWER',
@@ -60,6 +60,9 @@ export class Cluster {
   readonly #lines = new Set<Line>()
   readonly #places = new Map<string, TopicPlace>()
   #known: readonly BrokerPlace[] = []
+  /** When a broker last failed to answer about the cluster: others are asked before it. */
+  readonly #failedMs = new Map<string, number>()
+  #controlPlace: BrokerPlace | null = null
   #control: Connection | null = null
   #controlling: Promise<Answer<Connection>> | null = null
   #looking: Promise<unknown> | null = null
@@ -88,7 +91,10 @@ export class Cluster {
       return { ok: true, value: await send(found.value) }
     } catch (error) {
       const failure = readFailure(error, true)
-      if (isBroken(failure)) this.#drop(found.value)
+      if (isBroken(failure)) {
+        if (this.#controlPlace !== null) this.#failedMs.set(keyOf(this.#controlPlace), performance.now())
+        this.#drop(found.value)
+      }
       return failure
     }
   }
@@ -147,6 +153,7 @@ export class Cluster {
       else this.#places.set(name, { topicId, leader })
     }
     if (brokers.length > 0) this.#known = brokers
+    for (const key of this.#failedMs.keys()) if (!brokers.some((one) => keyOf(one) === key)) this.#failedMs.delete(key)
     return { ok: true, value: { brokers, clusterId: clusterId ?? '', controllerId, topics: views } }
   }
 
@@ -200,12 +207,17 @@ export class Cluster {
   async #reachFirst(): Promise<Answer<Connection>> {
     if (this.#control !== null) this.#drop(this.#control)
     let last: Failure = fail('NETWORK', 'there is no broker to ask')
-    for (const place of [...this.#known, ...this.address.brokers]) {
+    const places = new Map([...this.#known, ...this.address.brokers].map((place) => [keyOf(place), place]))
+    const failedMs = (place: BrokerPlace) => this.#failedMs.get(keyOf(place)) ?? 0
+    // One that is frozen takes connections, and answers none: it must not be the first that is asked each time.
+    for (const place of [...places.values()].sort((a, b) => failedMs(a) - failedMs(b))) {
       const answer = await this.connect(place, CONTROL_MS)
       if (answer.ok) {
         this.#control = answer.value
+        this.#controlPlace = place
         return answer
       }
+      this.#failedMs.set(keyOf(place), performance.now())
       last = answer
       if (last.code === 'AUTHENTICATION') return last
     }
@@ -267,6 +279,10 @@ export class Line {
     this.#connection = null
     this.#isTo = null
   }
+}
+
+function keyOf({ host, port }: BrokerPlace): string {
+  return `${host}:${port}`
 }
 
 function isBroken({ code }: Failure): boolean {

@@ -23,7 +23,7 @@ import { decodeKey, encodeKey, fetchRecords, type Produced, produce, type Record
 export const LEASE_MS = 7_500
 const BEAT_MS = 1_500
 /** How long the holder goes on without a word from the broker, where nobody else took the turn. */
-const PATIENCE_MS = 30_000
+const PATIENCE_MS = 60_000
 /** A holder beats within a few of these, however many wait for its end. */
 const LAST_RECORDS = 500n
 const POLL_MS = 1_000

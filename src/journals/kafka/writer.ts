@@ -32,11 +32,11 @@ import { backOffMs, type Cluster, type Line, pause } from './cluster.ts'
 import { asBuffer, decodeKey, encodeKey, fetchRecords, type Produced, produce, type RecordHead } from './records.ts'
 import { MAX_MESSAGE_BYTES } from './topics.ts'
 
-/** How long an outcome is looked for. */
-export const PATIENCE_MS = 30_000
+/** How long an outcome is looked for: longer than Kafka waits for a replica that lags (replica.lag.time.max.ms). */
+export const PATIENCE_MS = 60_000
 /** How long fewer replicas than needed are waited for, before that is `full`. */
 const FULL_MS = 3_000
-const REQUEST_MS = 10_000
+const REQUEST_MS = 5_000
 const MAX_BATCH_BYTES = MAX_MESSAGE_BYTES - 1024 ** 2
 const RECORD_OVERHEAD_BYTES = 64
 const GAP_BYTES = 4 * 1024 ** 2
