@@ -29,6 +29,11 @@ export const BROKER_KINDS: readonly BrokerKind[] = [
     find: async () => (await import('./rabbitmq.ts')).findRabbitmq(),
     start: async () => (await import('./rabbitmq.ts')).startRabbitmq(),
   },
+  {
+    name: 'Kafka',
+    find: async () => (await import('./kafka.ts')).findKafka(),
+    start: async () => (await import('./kafka.ts')).startKafka(),
+  },
 ]
 
 /** An engine over a broker that runs. */

@@ -18,6 +18,8 @@ const CHECKS: Readonly<Record<string, () => Promise<Check>>> = {
   rediss: async () => (await import('../journals/redis.ts')).checkRedis,
   amqp: async () => (await import('../journals/rabbitmq.ts')).checkRabbitmq,
   amqps: async () => (await import('../journals/rabbitmq.ts')).checkRabbitmq,
+  kafka: async () => (await import('../journals/kafka.ts')).checkKafka,
+  kafkas: async () => (await import('../journals/kafka.ts')).checkKafka,
 }
 
 export async function verifyBroker(options: JournalOptions): Promise<readonly Finding[]> {

@@ -133,11 +133,12 @@ export class Writer {
     return { status: 'durable', places }
   }
 
-  async #writeBatch(entries: readonly Uint8Array[], mustEnd: boolean): Promise<Written> {
+  async #writeBatch(entries: readonly Uint8Array[], isContinued: boolean): Promise<Written> {
     const key = encodeKey('entry', this.epoch)
     const records = entries.map((bytes) => ({ key, value: asBuffer(bytes) }))
     const began = performance.now()
-    let mayBeKept = mustEnd
+    /** Why it may be kept, in spite of what later attempts say; null: nothing of it is there. */
+    let doubt: string | null = isContinued ? 'a part before it is stored' : null
     for (let attempt = 0; ; attempt++) {
       const written = await this.#attempt(records)
       if (written.ok) return this.#judge(written.value, entries, began)
@@ -145,14 +146,17 @@ export class Writer {
       if (FORGOTTEN.has(code)) throw await this.#explainForgotten(written)
       if (REFUSED.has(code)) throw refuse(this.#topic, written)
       const isShort = code === 'NOT_ENOUGH_REPLICAS'
-      mayBeKept ||= wasSent && !isShort
+      if (wasSent && !isShort) doubt ??= `${code}: ${text}`
       const passed = performance.now() - began
-      if (isShort && !mayBeKept && passed > FULL_MS) {
+      if (isShort && doubt === null && passed > FULL_MS) {
         const reason = `Fewer replicas of ${this.#topic} are in sync than min.insync.replicas asks for. Start the brokers that are away.`
         return { status: 'full', reason }
       }
       if (passed > PATIENCE_MS || this.#closing.aborted)
-        throw new SluiceError('UNKNOWN', `Whether Kafka stored the entries could not be found out: ${text}.`)
+        throw new SluiceError(
+          'UNKNOWN',
+          `Whether Kafka stored the entries could not be found out: ${doubt ?? code}, then ${text}`,
+        )
       await pause(backOffMs(attempt), this.#closing)
     }
   }
