@@ -20,8 +20,8 @@ import { backOffMs, type Cluster, type Line, pause } from './cluster.ts'
 import { decodeKey, encodeKey, fetchRecords, type Produced, produce, type RecordKind } from './records.ts'
 
 /** How long a holder may be silent. */
-export const LEASE_MS = 7_500
-const BEAT_MS = 1_500
+export const LEASE_MS = 5_000
+const BEAT_MS = 1_000
 /** How long the holder goes on without a word from the broker, where nobody else took the turn. */
 const PATIENCE_MS = 60_000
 /** A holder beats within a few of these, however many wait for its end. */
@@ -72,7 +72,10 @@ export class Turns {
     // The first attempt costs nothing, and the time of its record tells whether the holder is long gone.
     let isDue = true
     for (let failures = 0; !signal.aborted; ) {
+      const began = performance.now()
       const came = isDue ? await this.#tryToTake() : await this.#read(POLL_MS)
+      // A broker that was away or frozen took nobody's beats: that is not the silence of the holder.
+      if (!came.ok || performance.now() - began > 2 * POLL_MS) this.#heardMs = performance.now()
       if (!came.ok) {
         await pause(backOffMs(failures++), signal)
         continue
