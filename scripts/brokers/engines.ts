@@ -47,7 +47,7 @@ export function brokerEngine(name: string, url: string): EngineUnderTest {
       const end = async () => {
         await Promise.all([...opened].map((sluice) => sluice.close({ drainMs: 0 })))
         opened.clear()
-        if (owner !== null) await closeOwner(owner)
+        if (owner !== null) await endOwner(owner)
         owner = null
       }
       return {
@@ -69,8 +69,8 @@ export function brokerEngine(name: string, url: string): EngineUnderTest {
   }
 }
 
-/** The broker thread of a process, without the process. */
-async function startOwner(url: string, namespace: string): Promise<Worker> {
+/** The broker thread of a process, without the process. Terminated, it is a process that was killed. */
+export async function startOwner(url: string, namespace: string): Promise<Worker> {
   const options: SharedOptions = {
     url,
     namespace,
@@ -88,7 +88,9 @@ async function startOwner(url: string, namespace: string): Promise<Worker> {
   return thread
 }
 
-async function closeOwner(thread: Worker): Promise<void> {
+/** In good order. */
+export async function endOwner(thread: Worker): Promise<void> {
+  const ended = once(thread, 'exit')
   thread.postMessage({ kind: 'close' } satisfies ToBroker)
-  await once(thread, 'exit')
+  await ended
 }
