@@ -6,15 +6,34 @@
  */
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { ENGINES } from '../src/conformance/registry.ts'
+import { ENGINES, type EngineUnderTest } from '../src/conformance/registry.ts'
 import { type ConformanceResult, runConformance } from '../src/conformance/run.ts'
 import { SCENARIOS } from '../src/conformance/scenarios/all.ts'
+import { BROKER_KINDS, brokerEngine } from './brokers/engines.ts'
 import { describeCommit, ROOT } from './prove/ledger.ts'
 import type { RecordedCell, RecordedMatrix } from './prove/matrix.ts'
 
+interface Started {
+  readonly engine: EngineUnderTest
+  stop(): Promise<void>
+}
+
+/** Each engine, and what must run for it. */
+const ALL: readonly { readonly name: string; start(): Promise<Started> }[] = [
+  ...ENGINES.map((engine) => ({ name: engine.name, start: async () => ({ engine, stop: async () => {} }) })),
+  ...BROKER_KINDS.map((kind) => ({
+    name: kind.name,
+    async start() {
+      if ((await kind.find()) === null) throw new Error(`${kind.name} is missing`)
+      const broker = await kind.start()
+      return { engine: brokerEngine(kind.name, broker.url), stop: () => broker.stop() }
+    },
+  })),
+]
+
 const HELP = `node scripts/conformance.ts [options]
 
-  --engine NAME    one of: ${ENGINES.map(({ name }) => `'${name}'`).join(', ')} (default: all)
+  --engine NAME    one of: ${names()} (default: all; the brokers are started for it)
   --scenario ID    one scenario, such as ${SCENARIOS[0]?.id} (default: all ${SCENARIOS.length})
   --repeat N       each so many times: the stress mode is 10 (default 1)
   --json           the results as JSON
@@ -32,7 +51,7 @@ const { values } = parseArgs({
   },
 })
 
-const engines = ENGINES.filter(({ name }) => values.engine === undefined || name === values.engine)
+const engines = ALL.filter(({ name }) => values.engine === undefined || name === values.engine)
 const scenarios = SCENARIOS.filter(({ id }) => values.scenario === undefined || id === values.scenario)
 const repeat = Number(values.repeat)
 const isWrong = engines.length === 0 || scenarios.length === 0 || !Number.isSafeInteger(repeat) || repeat < 1
@@ -46,8 +65,9 @@ if (values.help || isWrong) {
 
 async function main(): Promise<void> {
   const results: ConformanceResult[] = []
-  for (const engine of engines) {
+  for (const one of engines) {
     let done = 0
+    const { engine, stop } = await one.start()
     const ofEngine = await runConformance(engine, {
       scenarios,
       repeat,
@@ -58,6 +78,7 @@ async function main(): Promise<void> {
       },
     })
     if (process.stderr.isTTY) process.stderr.write('\n')
+    await stop()
     results.push(...ofEngine)
   }
   const matrix: RecordedMatrix = {
@@ -96,4 +117,8 @@ function print({ engines: names, cells }: RecordedMatrix): void {
       `${name}: ${count('passed')} passed, ${count('no')} no, ${count('failed')} failed, each ${repeat} times`,
     )
   }
+}
+
+function names(): string {
+  return ALL.map(({ name }) => `'${name}'`).join(', ')
 }

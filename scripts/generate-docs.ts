@@ -34,6 +34,8 @@ function promisesTable(): string {
   const engines = [
     { name: "`open('./data')`", abilities: abilitiesOver(EMBEDDED) },
     { name: "`open('./data', { durability: 'os' })`", abilities: abilitiesOver({ ...EMBEDDED, durability: 'os' }) },
+    { name: "`open('redis://…')`", abilities: abilitiesOver(EMBEDDED) },
+    { name: "`open('amqp://…')`, `open('kafka://…')`", abilities: abilitiesOver({ ...EMBEDDED, durability: 'os' }) },
     { name: "`open(':memory:')`", abilities: abilitiesOver({ ...EMBEDDED, durability: 'memory' }) },
   ]
   const survives = { disk: 'a power cut', os: 'a killed process', memory: 'nothing' }

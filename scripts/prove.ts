@@ -50,13 +50,13 @@ if (values.help || proof === undefined) {
 
 async function prove(
   title: string,
-  { engine, fault, unit, runs: usual, runsAPart, seedsARun, run }: Proof,
+  { engine, fault, unit, runs: usual, runsAPart, seedsARun, lasts, run }: Proof,
 ): Promise<number> {
   const wanted = numberOf('runs', values.runs) ?? usual
   const firstSeed = numberOf('seed', values.seed) ?? 1 + Math.floor(Math.random() * 1_000_000_000)
   const seconds = numberOf('seconds', values.seconds) as number
   const threads = numberOf('threads', values.threads) as number
-  const length = title === 'network' ? ` --seconds ${seconds}` : ''
+  const length = lasts === true ? ` --seconds ${seconds}` : ''
   const command = `npm run prove -- ${title} --runs ${wanted} --seed ${firstSeed}${length}`
   const abort = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => abort.abort())

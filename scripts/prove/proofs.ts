@@ -5,8 +5,12 @@
  */
 import { spawn } from 'node:child_process'
 import { formatJudgements } from '../../src/conformance/judge.ts'
+import { runBroker } from '../../test/faults/broker-run.ts'
+import { runJournal } from '../../test/faults/journal-run.ts'
+import type { Life, LifeOptions } from '../../test/faults/life.ts'
 import { runNetwork } from '../../test/faults/network-run.ts'
 import { replayCommand, runBatch, shrink } from '../../test/simulation/batch.ts'
+import { BROKER_KINDS, type BrokerKind } from '../brokers/engines.ts'
 import { ROOT } from './ledger.ts'
 
 export interface PartOptions {
@@ -37,8 +41,13 @@ export interface Proof {
   readonly runsAPart: number
   /** Seeds that one of `runs` uses up; 0: a part has one seed. */
   readonly seedsARun: 0 | 1
+  /** Whether a run lasts for `seconds`. */
+  readonly lasts?: boolean
   run(options: PartOptions): Promise<PartOutcome>
 }
+
+/** Lives at a time over one broker. */
+const BROKER_LIVES = 5
 
 export const PROOFS: Readonly<Record<string, Proof>> = {
   simulation: {
@@ -100,8 +109,24 @@ export const PROOFS: Readonly<Record<string, Proof>> = {
     runs: 50,
     runsAPart: 10,
     seedsARun: 1,
+    lasts: true,
     run: network,
   },
+  journal: {
+    about:
+      'processes that share a journal in memory: owners that die, hang and lose letters, for --seconds each, ten at a time',
+    engine: 'shared, over a memory journal',
+    fault: 'owners die in appends, hang; letters are lost; the broker is full',
+    unit: 'runs',
+    runs: 50,
+    runsAPart: 10,
+    seedsARun: 1,
+    run: (options) =>
+      runLives(options, 'SLUICE_JOURNAL_SECONDS', ({ seed, seconds, signal }) =>
+        runJournal({ seed, seconds, signal }).then((life) => [life]),
+      ),
+  },
+  ...Object.fromEntries(BROKER_KINDS.map((kind) => [kind.name.toLowerCase(), brokerProof(kind)])),
   'crash-states': {
     about: 'what a power cut may leave of a recorded run, opened and read again',
     engine: 'embedded',
@@ -133,20 +158,43 @@ export const PROOFS: Readonly<Record<string, Proof>> = {
   },
 }
 
-async function network({ firstSeed, runs, seconds, signal }: PartOptions): Promise<PartOutcome> {
-  const done = await Promise.all(
-    Array.from({ length: runs }, async (_, i) => ({
-      seed: firstSeed + i,
-      ...(await runNetwork({ seed: firstSeed + i, seconds, signal })),
-    })),
-  )
+function network(options: PartOptions): Promise<PartOutcome> {
+  return runLives(options, 'SLUICE_NETWORK_SECONDS', async (life) => [await runNetwork(life)])
+}
+
+function brokerProof(kind: BrokerKind): Proof {
+  return {
+    about: `${kind.name} that is killed, stands still and loses connections, with owners that die, for --seconds each; all checkers`,
+    engine: kind.name,
+    fault: 'broker killed, paused and cut off; owners killed',
+    unit: 'runs',
+    runs: 20,
+    runsAPart: BROKER_LIVES,
+    seedsARun: 1,
+    lasts: true,
+    // One broker for all lives of a part, and what happens to it happens to all of them.
+    run: ({ runs, firstSeed, ...options }) =>
+      runLives({ ...options, firstSeed, runs: 1 }, 'SLUICE_BROKER_SECONDS', ({ seconds, signal }) =>
+        runBroker({ kind, lives: runs, seed: firstSeed, seconds, signal }),
+      ).then((part) => ({ ...part, runs: part.runs * runs })),
+  }
+}
+
+/** Lives side by side, each with a seed of its own, and what their histories say. */
+async function runLives(
+  { firstSeed, runs, seconds, signal }: PartOptions,
+  variable: string,
+  start: (options: LifeOptions) => Promise<readonly Life[]>,
+): Promise<PartOutcome> {
+  const started = Array.from({ length: runs }, async (_, i) => {
+    const lives = await start({ seed: firstSeed + i, seconds, signal })
+    return lives.map((life, n) => ({ seed: firstSeed + i + n, ...life }))
+  })
+  const done = (await Promise.all(started)).flat()
   const broken = done.filter(({ judgements }) => judgements.some(({ verdict }) => verdict.status === 'violated'))
-  const operations = done.reduce((sum, run) => sum + run.operations, 0)
+  const operations = done.reduce((sum, life) => sum + life.operations, 0)
   const report = broken
-    .map(
-      ({ seed, judgements }) =>
-        `SLUICE_SEED=${seed} SLUICE_NETWORK_SECONDS=${seconds}\n${formatJudgements(judgements)}`,
-    )
+    .map(({ seed, judgements }) => `SLUICE_SEED=${seed} ${variable}=${seconds}\n${formatJudgements(judgements)}`)
     .join('\n')
   return { runs: signal.aborted ? 0 : runs, operations, violations: broken.length, report }
 }

@@ -19,22 +19,8 @@
  *     out in the very commit that stores them.
  *  7. One call at a time: the broker loop waits for each `commit` before the next. `read` may run beside it.
  *
- * How the logs to come implement each method (this is what the shape was checked against):
- *
- * | method    | Redis (Streams, one Lua script each)                 | Kafka (transactions)                                | RabbitMQ (streams)                                   |
- * | ---       | ---                                                  | ---                                                 | ---                                                  |
- * | declare   | checks AOF, policy, slot; HSET of the topic's id; the stream is made by the first XADD; head from XINFO | createTopics (retention -1, compacted changelog with the same partitions), checks RF and min.insync.replicas; head from ListOffsets | declares the stream queues and the owner's quorum queue, compares with the management API; head from the last chunk |
- * | append    | script: epoch-free; limit and dedupe checked against counters in the same slot, then XADD with explicit ids `offset-0` | idempotent produce, acks=all; base offset from the response; no admission: depth as last published by the owner | publish with confirms; the receipt's offset is read back from the stream by the publisher's tag |
- * | read      | XRANGE from an id, COUNT by bytes seen               | Fetch at an offset, read_committed; markers are gaps (`places: 'sparse'`) | consumer at x-stream-offset; first delivery compared with what was asked, since it is clamped silently |
- * | own       | SET NX PX lock with INCR epoch, kept alive; revoked when the replication id changes | membership of a consumer group; epoch = producer epoch from InitProducerId of `group + partition` | the token of a quorum queue with a single active consumer; epoch counted in the changelog |
- * | commit    | script: epoch compared, HSET/HDEL changes, XADD outputs, floor, in one step | one transaction: changes to the changelog, outputs, floor by sendOffsets; fenced by transactional.id | outputs first, then one changelog record that names them: readers take outputs only where named (emulated) |
- * | changes   | HSCAN of the partition's hash                        | changelog partition from the start to its end       | last snapshot, then the stream behind it             |
- * | trim      | XTRIM MINID                                          | DeleteRecords below the floor                       | nothing to do: a stream's own max-age, checked to be longer than the floor's age |
- * | health    | INFO persistence, memory, replication                | controller, ISR of each partition                   | nodes, leaders, members, alarms                      |
- * | close     | releases the lock, then QUIT                         | leaves the group, closes the producer               | cancels the consumer, closes the connection          |
- *
- * Where offsets are the log's to give (`abilities.offsets: 'log'`), an output is committed with `baseOffset` -1 and the
- * answer says which it got; the state that `own` returns is then a local cache, filled from `changes`.
+ * A broker is not a log but keeps a journal (journals/contract.ts), over which logs/replicated.ts is the log: see
+ * docs/decisions/0004-one-journal-for-a-broker.md.
  */
 
 /** At once, or later. */
