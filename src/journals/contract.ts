@@ -96,8 +96,11 @@ export interface Journal {
    * `close`. An earlier grant of this journal that has not ended is given up first.
    */
   own(signal: AbortSignal): Promise<Grant>
-  /** Appends in order. One call at a time. See rules 2, 3, 5, 6. */
-  append(grant: Grant, entries: readonly Uint8Array[]): Promise<JournalOutcome>
+  /**
+   * Appends in order. One call at a time. See rules 2, 3, 5, 6. `mayUseReserve`: there are no new messages in it, but a claim, or
+   * what settles and moves messages and so makes room (P7). A broker that can takes such even while it is full.
+   */
+  append(grant: Grant, entries: readonly Uint8Array[], mayUseReserve?: boolean): Promise<JournalOutcome>
   /**
    * Every entry from the oldest kept on, in order, to what was the end when it was called. In pieces: memory is bounded.
    * A part of the journal that cannot be read is an error with `CORRUPT`, never left out.

@@ -39,7 +39,7 @@ import {
   type LinkOptions,
   Refused,
 } from './redis/connection.ts'
-import { CLAIM, compareIds, type Names, nameKeys, parseId, RELEASE, RENEW, TRIM } from './redis/layout.ts'
+import { ADD, CLAIM, compareIds, type Names, nameKeys, parseId, RELEASE, RENEW, TRIM } from './redis/layout.ts'
 import { openRedisMailbox, type RedisMailbox } from './redis/mailbox.ts'
 import { damaged, replayEntries } from './redis/replay.ts'
 import { type Known, runScript, Server } from './redis/server.ts'
@@ -310,7 +310,7 @@ class RedisJournal implements Journal {
 
   // Appending
 
-  async append(grant: Grant, entries: readonly Uint8Array[]): Promise<JournalOutcome> {
+  async append(grant: Grant, entries: readonly Uint8Array[], mayUseReserve = false): Promise<JournalOutcome> {
     const held = this.#held
     if (held === null || held.grant !== grant) return { status: 'lost' }
     const first = held.number + 1
@@ -322,7 +322,7 @@ class RedisJournal implements Journal {
         const connection = await this.#link.ready(held.hopeless.signal)
         const outcome =
           (isDoubtful ? await this.#findOut(connection, held, places) : null) ??
-          (await this.#store(connection, held, places, entries))
+          (await this.#store(connection, held, places, entries, mayUseReserve))
         if (outcome === 'doubtful') {
           isDoubtful = true
           continue
@@ -363,14 +363,45 @@ class RedisJournal implements Journal {
     held: Held,
     places: readonly string[],
     entries: readonly Uint8Array[],
+    mayUseReserve: boolean,
   ): Promise<JournalOutcome | 'doubtful'> {
+    const added = await this.#send(connection, places, entries)
+    const fate =
+      mayUseReserve && isOutOfMemory(added) ? await this.#sendWithReserve(connection, places, entries) : added
+    if (fate instanceof Refused) return explainRefusal(fate)
+    if (fate === 'gone') throw this.#fail(this.#server.gone())
+    await this.#server.confirm(connection)
+    await this.#waitForCopies(connection, held)
+    return { status: 'durable', places }
+  }
+
+  /** Past `maxmemory`: what settles makes room, and there is no other way to it. */
+  async #sendWithReserve(
+    connection: Connection,
+    places: readonly string[],
+    entries: readonly Uint8Array[],
+  ): Promise<'added' | 'gone' | Refused> {
+    try {
+      const script = runScript(ADD, this.#names.entries)
+      return (await connection.ask([...script, ...places, ...entries.map(viewBytes)])) as 'added' | 'gone'
+    } catch (error) {
+      if (error instanceof Refused) return error
+      throw error
+    }
+  }
+
+  async #send(
+    connection: Connection,
+    places: readonly string[],
+    entries: readonly Uint8Array[],
+  ): Promise<'added' | 'gone' | Refused> {
     const commands = places.map((place, i) => this.#add(place, entries[i] as Uint8Array))
     // All of it is sent in this turn, so nothing of another call comes between.
     const sent = commands.length === 1 ? commands : [['MULTI'], ...commands, ['EXEC']]
     const answers = await this.#sendAll(connection, sent as Argument[][])
     const failed = answers.find((answer) => answer instanceof Error)
     if (failed !== undefined) {
-      if (failed instanceof Refused) return explainRefusal(failed)
+      if (failed instanceof Refused) return failed
       throw failed
     }
     // The answer to EXEC has those of its commands; one that failed there is an error among them.
@@ -378,18 +409,14 @@ class RedisJournal implements Journal {
     const broken = added.find((answer) => answer instanceof Error)
     if (broken !== undefined) {
       const explained = connection.explain(broken as Error)
-      if (explained instanceof Refused) return explainRefusal(explained)
+      if (explained instanceof Refused) return explained
       throw explained
     }
-    if (added.includes(null)) throw this.#fail(this.#server.gone())
-    await this.#server.confirm(connection)
-    await this.#waitForCopies(connection, held)
-    return { status: 'durable', places }
+    return added.includes(null) ? 'gone' : 'added'
   }
 
   #add(place: string, entry: Uint8Array): Argument[] {
-    const bytes = Buffer.from(entry.buffer, entry.byteOffset, entry.byteLength)
-    return ['XADD', this.#names.entries, 'NOMKSTREAM', place, 'e', bytes]
+    return ['XADD', this.#names.entries, 'NOMKSTREAM', place, 'e', viewBytes(entry)]
   }
 
   async #sendAll(connection: Connection, commands: readonly (readonly Argument[])[]): Promise<unknown[]> {
@@ -538,12 +565,20 @@ function knownOf({ grant, holder, number }: Held): Known {
   return { epoch: grant.epoch, holder, number }
 }
 
+function viewBytes({ buffer, byteOffset, byteLength }: Uint8Array): Buffer {
+  return Buffer.from(buffer, byteOffset, byteLength)
+}
+
+function isOutOfMemory(fate: unknown): boolean {
+  return fate instanceof Refused && fate.code === 'OOM'
+}
+
 /** What was not stored, and why. */
 function explainRefusal(refused: Refused): JournalOutcome | 'doubtful' {
   const { code, message } = refused
-  if (message.includes('equal or smaller than the target stream top item')) return 'doubtful'
-  if (code === 'OOM' || (code === 'EXECABORT' && message.includes('OOM')))
+  if (isOutOfMemory(refused))
     return { status: 'full', reason: 'Redis is out of memory: raise `maxmemory`, or let workers catch up.' }
+  if (message.includes('equal or smaller than the target stream top item')) return 'doubtful'
   if (code === 'MISCONF')
     return { status: 'full', reason: `Redis cannot write to its disk: free or mend it. It says: ${message}` }
   if (code === 'NOREPLICAS')

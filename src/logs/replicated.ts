@@ -250,10 +250,10 @@ class ReplicatedLog implements Log {
     const parts = splitBody(body, this.#journal.abilities.maxEntryBytes - ENTRY_HEAD_BYTES)
     const untilMs = performance.now() + FULL_PATIENCE_MS
     for (;;) {
-      const outcome = await this.#append('last', parts, this.#engineId)
+      const outcome = await this.#append('last', parts, this.#engineId, !hasMessages)
       if (outcome.status === 'durable') return { status: 'durable', place: outcome.places[0] as string }
       if (outcome.status === 'lost') return outcome
-      // Settling has no reserve in a broker, so it waits for room while it may; new messages are refused at once (P7).
+      // Where settling has no reserve in a broker, it waits for room while it may; new messages are refused at once (P7).
       if (hasMessages) return { status: 'full' }
       if (performance.now() > untilMs) {
         const error = new SluiceError('UNREACHABLE', `The broker has no room, not even for settling: ${outcome.reason}`)
@@ -265,7 +265,12 @@ class ReplicatedLog implements Log {
     }
   }
 
-  async #append(kind: 'claim' | 'base' | 'last', bodies: readonly Uint8Array[], engineId: string) {
+  async #append(
+    kind: 'claim' | 'base' | 'last',
+    bodies: readonly Uint8Array[],
+    engineId: string,
+    mayUseReserve = kind !== 'last',
+  ) {
     const { epoch } = this.#grant
     const entries = bodies.map((body, i) =>
       encodeEntry({
@@ -277,7 +282,7 @@ class ReplicatedLog implements Log {
         body,
       }),
     )
-    const outcome = await this.#journal.append(this.#grant, entries).catch((error: unknown) => {
+    const outcome = await this.#journal.append(this.#grant, entries, mayUseReserve).catch((error: unknown) => {
       this.#end(error)
       throw error
     })

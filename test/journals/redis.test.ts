@@ -254,6 +254,17 @@ describe('the journal in Redis', { skip: skip ? 'needs a redis-server of its own
     const taken = await second.own(within())
     await fill(second, taken)
     equal((await readAll(second, taken)).length, stored)
+    // What makes room is taken all the same: one entry, and several.
+    for (const texts of [['settled'], ['settled', 'settled', 'settled']]) {
+      const outcome = await second.append(
+        taken,
+        texts.map((text) => entry(text)),
+        true,
+      )
+      equal(outcome.status, 'durable')
+      stored += texts.length
+    }
+    equal((await readAll(second, taken)).length, stored)
     await second.truncate(taken, last)
     await waitUntil('there is room', async () => (await second.append(taken, [entry('room')])).status === 'durable')
     ok((await readAll(second, taken)).length < stored)

@@ -47,7 +47,9 @@ export class Refused extends Error {
 
   constructor(message: string) {
     super(message)
-    this.code = message.split(' ', 1)[0] ?? ''
+    // A transaction that is refused as a whole says why behind that.
+    const reason = /^EXECABORT .* because of: (.+)$/.exec(message)?.[1] ?? message
+    this.code = reason.split(' ', 1)[0] ?? ''
   }
 }
 

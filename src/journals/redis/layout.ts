@@ -93,6 +93,18 @@ redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3])
 return { 'granted', epoch }
 `
 
+/**
+ * KEYS entries; ARGV ids, then as many values. For what makes room, once plain XADDs are refused for want of memory. The first
+ * id is refused if any is, so that all of it is added or nothing.
+ */
+export const ADD = `${SCRIPT}
+local count = #ARGV / 2
+for i = 1, count do
+  if not redis.call('XADD', KEYS[1], 'NOMKSTREAM', ARGV[i], 'e', ARGV[count + i]) then return 'gone' end
+end
+return 'added'
+`
+
 const HELD = `
 local state = redis.call('HMGET', KEYS[1], 'id', 'epoch', 'holder', 'connection')
 if not state[1] then return 'changed' end
