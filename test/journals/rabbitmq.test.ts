@@ -210,29 +210,53 @@ describe('the journal on RabbitMQ', { skip: version === null ? 'RabbitMQ is miss
   })
 
   describe('a server', { skip: process.env['SLUICE_RABBITMQ_URL'] !== undefined ? 'It is not ours' : false }, () => {
-    test('that is short of memory makes appends full, nothing of them is kept, and it goes on when there is room', async (t) => {
+    for (const [what, short, roomy] of [
+      ['memory', ['set_vm_memory_high_watermark', '0'], ['set_vm_memory_high_watermark', '0.6']],
+      ['disk', ['set_disk_free_limit', '1000000GB'], ['set_disk_free_limit', '50MB']],
+    ] as const) {
+      test(`that is short of ${what} makes appends full, nothing of them is kept, and it goes on when there is room`, async (t) => {
+        const journal = await openJournal(t)
+        const grant = await own(journal)
+        const box = await journal.openMailbox(() => {})
+        await rabbitmq.control(...short)
+        const tried: string[] = []
+        try {
+          await waitUntil('an append is full', async () => {
+            const outcome = await journal.append(grant, [Buffer.from(`tried ${tried.length}`)])
+            if (outcome.status === 'durable') tried.push(`tried ${tried.length}`)
+            else ok(outcome.status === 'full' && outcome.reason.includes(what), JSON.stringify(outcome))
+            return outcome.status === 'full'
+          })
+          const health = await journal.health()
+          equal(health.status, 'degraded')
+          match(health.reasons.join(' '), new RegExp(what))
+          await box.send('all', Buffer.alloc(1_000))
+        } finally {
+          await rabbitmq.control(...roomy)
+        }
+        await waitUntil('an append is durable', async () => {
+          return (await journal.append(grant, [Buffer.from('room')])).status === 'durable'
+        })
+        deepEqual(await replay(journal, grant), ['claim', ...tried, 'room'])
+      })
+    }
+
+    test('whose alarm is on lets who waits for the journal leave off', async (t) => {
       const journal = await openJournal(t)
       const grant = await own(journal)
       await rabbitmq.control('set_vm_memory_high_watermark', '0')
-      const tried: string[] = []
       try {
-        // The first one after an alarm still passes: RabbitMQ tells a publisher when it hears from it.
         await waitUntil('an append is full', async () => {
-          const outcome = await journal.append(grant, [Buffer.from(`tried ${tried.length}`)])
-          if (outcome.status === 'durable') tried.push(`tried ${tried.length}`)
-          else ok(outcome.status === 'full' && /memory/.test(outcome.reason), JSON.stringify(outcome))
-          return outcome.status === 'full'
+          return (await journal.append(grant, [Buffer.from('tried')])).status === 'full'
         })
-        const health = await journal.health()
-        equal(health.status, 'degraded')
-        match(health.reasons.join(' '), /memory/)
+        const leaving = new AbortController()
+        const owning = journal.own(leaving.signal)
+        setImmediate(() => leaving.abort(new Error('enough')))
+        await rejects(owning, /enough/)
       } finally {
         await rabbitmq.control('set_vm_memory_high_watermark', '0.6')
       }
-      await waitUntil('an append is durable', async () => {
-        return (await journal.append(grant, [Buffer.from('room')])).status === 'durable'
-      })
-      deepEqual(await replay(journal, grant), ['claim', ...tried, 'room'])
+      await own(journal, 'claim again')
     })
 
     test('that is killed under appends keeps all that was durable, and comes back to the same owner', async (t) => {
