@@ -8,6 +8,8 @@ import { type Connection, Refused } from './connection.ts'
 
 /** Letters and entries must fit. */
 const LEAST_BULK_BYTES = 32 * 1024 ** 2
+/** A journal is swept from 64 MiB on, and takes as much again meanwhile. */
+const LEAST_MEMORY_BYTES = 256 * 1024 ** 2
 /** A receiver that is behind by this much is cut off by Redis's default. */
 const LEAST_PUBSUB_BYTES = 32 * 1024 ** 2
 const CONFIG = [
@@ -191,6 +193,12 @@ function checkEviction(info: ReadonlyMap<string, string>): Finding {
 
 function checkMemory(info: ReadonlyMap<string, string>): Finding {
   const most = Number(info.get('maxmemory') ?? 0)
+  if (most > 0 && most < LEAST_MEMORY_BYTES)
+    return warn(
+      `maxmemory ${info.get('maxmemory_human')}`,
+      'What is not needed any more is removed from 64 MiB of journal on: before that it may be full of it.',
+      'Set `maxmemory` to at least 256mb.',
+    )
   if (most > 0)
     return fine(`maxmemory ${info.get('maxmemory_human')}`, 'Beyond it publishers are told that it is full.')
   return warn(
