@@ -6,14 +6,6 @@ import { fileURLToPath } from 'node:url'
 import { readOptions, say } from './harness.ts'
 import { barTable, formatTable, type Report, tellMachine } from './report.ts'
 
-const usage = `
-Usage: node bench/main.ts [options]
-
-All benchmarks and a summary of their bars: about half an hour; with --quick about five minutes, to look and not to
-quote. Each also runs alone: node bench/publish.ts.
-
-  --strict       exit with 1 where a bar is not met`
-
 const benches = [
   'publish',
   'end-to-end',
@@ -24,7 +16,18 @@ const benches = [
   'gateway-batches',
   'gateway-retry-after',
   'gateway-overload',
+  'gateway-idle',
 ]
+
+const usage = `
+Usage: node bench/main.ts [options]
+
+All benchmarks and a summary of their bars: about an hour; with --quick about ten minutes, to look and not to quote.
+Each also runs alone, and tells more of itself with --help: node bench/publish.ts --help.
+
+  ${benches.join('\n  ')}
+
+  --strict       exit with 1 where a bar is not met`
 
 async function runBench(name: string, args: readonly string[]): Promise<Report> {
   const path = fileURLToPath(new URL(`./${name}.ts`, import.meta.url))

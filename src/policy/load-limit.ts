@@ -3,8 +3,8 @@
  *
  * What a request waits for on a busy server is the event loop, and how late that is can be measured. While it is later
  * than the target, the limit falls in proportion to how much later, from what is in flight and not from a ceiling that
- * nobody reaches; while it is not, it rises by a tenth. Additive-increase schemes were tried on paper and are too slow:
- * from the floor back to 10,000 a tenth a time takes 39 samples, which is four seconds.
+ * nobody reaches; while it is not, it rises by a tenth. That takes 39 samples from the floor back to
+ * 10,000, which is four seconds; adding a constant each time would take a minute.
  *
  * Why not on or off, as the well-known plugins for Fastify do it: for the length of a sample they refuse everything,
  * then nothing, so goodput swings between both. Why not by utilisation: a loop that is busy all the time is what a
