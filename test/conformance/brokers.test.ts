@@ -14,7 +14,7 @@ for (const kind of BROKER_KINDS.filter(({ name }) => ONLY === undefined || name 
   if (version === null && process.env['CI'] === 'true') throw new Error(`${kind.name} is missing, and CI needs it`)
   const skip = version === null ? `${kind.name} is missing` : false
   const starting: Promise<Broker> | null = version === null ? null : kind.start()
-  after(async () => (await starting)?.stop())
+  after(async () => (await starting)?.[Symbol.asyncDispose]())
   describe(kind.name, { concurrency: 1, skip }, () => {
     for (const noun of NOUNS) {
       describe(noun, { concurrency: 4 }, () => {

@@ -20,7 +20,7 @@ import { backOffMs, type Cluster, type Line, pause } from './cluster.ts'
 import { decodeKey, encodeKey, fetchRecords, type Produced, produce, type RecordKind } from './records.ts'
 
 /** How long a holder may be silent. */
-export const LEASE_MS = 5_000
+export const LEASE_MS = 8_000
 const BEAT_MS = 1_000
 /** How long the holder goes on without a word from the broker, where nobody else took the turn. */
 const PATIENCE_MS = 60_000
