@@ -133,6 +133,11 @@ class Sender implements CallbackSender {
     } catch (error) {
       // A server that does not answer may do so later; a Sluice that is closed does not.
       if (isSluiceError(error, 'CLOSED') || isSluiceError(error, 'ENGINE_FAILED')) return
+      if (isSluiceError(error) && !error.retryable && !this.#isClosed) {
+        // Such as FORBIDDEN: the worker meets it, too, and tells `onError`.
+        this.#work()
+        return
+      }
     }
     if (!this.#isClosed) this.#stopTimer = this.#host.setTimer(WATCH_MS, () => void this.#watch())
   }

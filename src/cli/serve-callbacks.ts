@@ -25,3 +25,12 @@ export function callbackOptions(input: Input, folder: string): CallbackOptions |
   const allow = input.values('callback-allow')
   return file === undefined ? { allow } : { allow, secretFile: resolve(file) }
 }
+
+/** What is said of them at the start. */
+export function tellCallbacks(callbacks: CallbackOptions | undefined, folder: string): string {
+  if (callbacks === undefined)
+    return folder === ':memory:' ? 'not sent: give --webhook-secret-file' : 'not sent from here'
+  const { secretFile, allow = [] } = callbacks
+  const shown = secretFile === undefined ? '`sluice webhook-secret` shows the secret' : `signed with ${secretFile}`
+  return `${shown}; sent to public addresses${allow.length === 0 ? '' : ` and ${allow.join(', ')}`}`
+}

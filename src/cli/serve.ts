@@ -7,7 +7,7 @@ import { createServer, type Server } from '../server/server.ts'
 import { completeServerOptions, type ServerOptions } from '../server/settings.ts'
 import { type Command, type Input, UsageError } from './command.ts'
 import { formatLogLine } from './log-line.ts'
-import { CALLBACK_OPTIONS, callbackOptions } from './serve-callbacks.ts'
+import { CALLBACK_OPTIONS, callbackOptions, tellCallbacks } from './serve-callbacks.ts'
 
 const DURABILITIES = {
   disk: 'what is acknowledged survives a power cut',
@@ -72,7 +72,14 @@ export const serve: Command = {
       const server = createServer(sluice, options)
       const stopped = waitForSignal()
       await server.listen()
-      announce(server, options, folder, sluice.engine.abilities.durability, input.isJson)
+      announce(
+        server,
+        options,
+        folder,
+        sluice.engine.abilities.durability,
+        tellCallbacks(callbacks, folder),
+        input.isJson,
+      )
       const signal = await stopped
       say(
         input.isJson,
@@ -135,6 +142,7 @@ function announce(
   { keys, behindProxy }: ServerOptions,
   data: string,
   durability: keyof typeof DURABILITIES,
+  callbacks: string,
   isJson: boolean,
 ): void {
   const isGuarded = typeof keys === 'string' && existsSync(keys)
@@ -149,6 +157,7 @@ function announce(
   dashboard  ${url}/
   data       ${where} (durability '${durability}': ${DURABILITIES[durability]})
   access     ${access}
+  callbacks  ${callbacks}
   try        curl${authorization} -d '{"to":"a@b.c"}' -H 'content-type: application/json' ${url}/v1/queues/email/jobs
 Ctrl-C stops it.`
   say(

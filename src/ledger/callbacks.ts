@@ -31,6 +31,9 @@ const MAX_ERROR_BYTES = 4_096
 /** How soon appending is tried again on a full disk. */
 const FULL_DISK_RETRY_MS = 1_000
 
+/** Reused: its buffers are larger than a callback. */
+const builder = new BatchBuilder()
+
 export interface JobEnd {
   readonly status: 'completed' | 'failed' | 'cancelled' | 'expired'
   readonly attempts: number
@@ -65,7 +68,6 @@ function writeCallback(core: Core, callbacks: Topic, ended: Ended): Uint8Array {
   const { id, row, end } = ended
   const headers = { [CALLBACK_URL_HEADER]: row.url, [CALLBACK_ID_HEADER]: webhookId(id) }
   const build = (payload: string): Uint8Array => {
-    const builder = new BatchBuilder()
     builder.add({ payload, headers })
     return builder.finish()
   }

@@ -70,6 +70,17 @@ const ENDS: Readonly<Record<string, { readonly status: string; readonly data: Re
       }
     },
   },
+  'failed, since its process died in the last attempt': {
+    status: 'failed',
+    data: { attempts: 2, error: 'The process died in attempt 2' },
+    end: async (driver) => {
+      for (let attempt = 1; attempt <= 2; attempt++) {
+        await driver.advance(10_000)
+        assert.deepEqual((await driver.lease('q'))?.attempts, [attempt])
+        await driver.restart()
+      }
+    },
+  },
   'cancelled while it waits': {
     status: 'cancelled',
     data: { attempts: 0 },
