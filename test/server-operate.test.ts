@@ -325,7 +325,7 @@ test('the age and lag of a group are shown, and every metric is told what it is'
   )
   const helped = new Set([...text.matchAll(/^# HELP (\S+) \S/gm)].map(([, name]) => name))
   for (const line of text.split('\n').filter((one) => one !== '' && !one.startsWith('#'))) {
-    const [, name = ''] = /^([a-z0-9_]+)(?:\{(?:[a-z_]+="[^"]*",?)*\})? (?:-?[\d.e+-]+|NaN|\+Inf)$/.exec(line) ?? []
+    const [, name = ''] = /^([a-z0-9_]+)(?:\{(?:[a-z_]+="[^"]*",?)*\})? (?:-?[\d.e+-]+|nan|\+inf)$/i.exec(line) ?? []
     const family = name.replace(/_(?:bucket|sum|count)$/, '')
     assert.ok((typed.has(name) && helped.has(name)) || (typed.has(family) && helped.has(family)), line)
   }

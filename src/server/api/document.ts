@@ -36,7 +36,7 @@ const EVERY: readonly ErrorCode[] = [
   'UNKNOWN',
 ]
 const WITH_BODY: readonly ErrorCode[] = ['PAYLOAD_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE']
-/** None where the server asks for no credentials; `access` of a route says which scope of a key it needs. */
+/** None where the server asks for no credentials; `x-sluice-access` says which scope of a key a call needs. */
 const SECURITY = {
   key: { type: 'http', scheme: 'bearer', description: 'An API key of `sluice keys create`' },
   session: { type: 'apiKey', in: 'cookie', name: COOKIE, description: 'The session of a browser' },
@@ -125,7 +125,7 @@ function showOperation(route: Route): object {
     operationId: id,
     tags: [tag],
     'x-sluice-access': describeAccess(access),
-    ...(access === 'open' ? {} : { security: [{}, { key: [] }, { session: [] }] }),
+    ...(access === 'open' ? {} : { security: [{}, { key: [] }, { session: [] }], 'x-sluice-access': access }),
     summary,
     ...(description === undefined ? {} : { description }),
     ...(parameters.length === 0 ? {} : { parameters }),
