@@ -125,7 +125,7 @@ function showOperation(route: Route): object {
     operationId: id,
     tags: [tag],
     'x-sluice-access': describeAccess(access),
-    ...(access === 'open' ? {} : { security: [{}, { key: [] }, { session: [] }], 'x-sluice-access': access }),
+    ...(access === 'open' ? {} : { security: [{}, { key: [] }, { session: [] }] }),
     summary,
     ...(description === undefined ? {} : { description }),
     ...(parameters.length === 0 ? {} : { parameters }),
