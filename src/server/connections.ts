@@ -76,8 +76,15 @@ function endSlowly(socket: Socket): void {
   setTimeout(() => socket.destroy(), LINGER_MS).unref()
 }
 
-/** Bounds the connections of `server`; what is given back cuts all of them, also those that are no HTTP yet. */
-export function boundConnections(server: Server, maxConnections: number, heartbeatMs: number): () => void {
+export interface Connections {
+  /** Ends those on which no request is under way: idle ones, and those that never said anything. */
+  endUnused(): void
+  /** Cuts all of them, also those that are no HTTP yet. */
+  cutAll(): void
+}
+
+/** Bounds the connections of `server`. */
+export function boundConnections(server: Server, maxConnections: number, heartbeatMs: number): Connections {
   const open = new Set<Socket>()
   server.maxConnections = maxConnections
   server.setTimeout(Math.max(IDLE_MS, 2 * heartbeatMs))
@@ -85,7 +92,14 @@ export function boundConnections(server: Server, maxConnections: number, heartbe
     open.add(socket)
     socket.once('close', () => open.delete(socket))
   })
-  return () => {
-    for (const socket of open) socket.destroy()
+  return {
+    endUnused() {
+      server.closeIdleConnections()
+      // Node counts one that has not sent a byte as one whose request is coming; clients open some ahead of need.
+      for (const socket of open) if (socket.bytesRead === 0) socket.destroy()
+    },
+    cutAll() {
+      for (const socket of open) socket.destroy()
+    },
   }
 }

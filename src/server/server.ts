@@ -54,6 +54,8 @@ export interface Server extends AsyncDisposable {
 const HEADERS_TIMEOUT_MS = 10_000
 const CHECK_INTERVAL_MS = 1_000
 const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'])
+/** Between looks for connections that became idle as the server closes. */
+const SWEEP_MS = 20
 const KEEP_ALIVE_MS = 72_000
 
 /** Makes a server of `sluice`. It has no socket until `listen`. */
@@ -87,7 +89,7 @@ export function createServer(sluice: Sluice, options: ServerOptions = {}): Serve
   }
   const app = createApp(context)
   guardDoor(app.server, context.load)
-  const cutAll = boundConnections(app.server, settings.maxConnections, settings.heartbeatMs)
+  const connections = boundConnections(app.server, settings.maxConnections, settings.heartbeatMs)
   const renewal = settings.tls === null ? null : renewTls(app.server, settings.tls)
   let stopWatching = (): void => {}
   let url = ''
@@ -98,9 +100,12 @@ export function createServer(sluice: Sluice, options: ServerOptions = {}): Serve
     const schedules = context.schedules?.close()
     context.gate.stop()
     if (renewal !== null) clearInterval(renewal)
-    const cut = setTimeout(cutAll, settings.drainMs)
+    const cut = setTimeout(connections.cutAll, settings.drainMs)
+    // Fastify closes those that are idle now; a stream that ends now leaves its connection idle in a moment.
+    const sweep = setInterval(connections.endUnused, SWEEP_MS)
     await app.close()
     clearTimeout(cut)
+    clearInterval(sweep)
     stopWatching()
     await schedules
   }
@@ -178,8 +183,9 @@ function createApp(context: Context): FastifyInstance {
       guard({ method: request.method, headers: request.headers, localAddress: request.socket.localAddress })
       const { access = 'open' } = request.routeOptions.config
       if (access !== 'open') {
-        request.caller = gate.identify(request).caller
-        gate.follow(request)
+        const { caller, session } = gate.identify(request)
+        request.caller = caller
+        gate.follow(request, session)
         checkAccess(access, request.caller, request)
       }
       checkQuery(request)

@@ -57,6 +57,19 @@ test('connections that say nothing, or close one half and wait, end', async (t) 
   await unharmed(0)
 })
 
+test('closing does not wait for connections that never said anything', async (t) => {
+  const { server, port } = await startTarget(t, { drainMs: 3_600_000, requestTimeoutMs: 3_600_000 })
+  const silent = connect(port, '127.0.0.1').on('error', () => {})
+  await once(silent, 'connect')
+  assert.match(
+    await sendRaw(port, 'GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'),
+    /^HTTP\/1\.1 200 /,
+  )
+  const ended = once(silent.resume(), 'close')
+  await server.close()
+  await ended
+})
+
 test('a client that asks much and reads nothing holds up nobody, and what it left is given back', async (t) => {
   const { port, head, admin, call, unharmed } = await startTarget(t)
   const text = 'x'.repeat(900_000)

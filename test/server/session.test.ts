@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { COOKIE, SESSION_MS, Sessions } from '../../src/server/access/sessions.ts'
-import { startServer, temporaryFolder } from '../server-harness.ts'
+import { readEvents, startServer, temporaryFolder } from '../server-harness.ts'
 import { makeKey, revokeKey } from '../support/keys.ts'
 
 async function startGuarded(t: TestContext) {
@@ -77,6 +77,30 @@ test('a key that is revoked ends its sessions, with no restart', async (t) => {
   while ((await call('GET', '/v1/queues', { headers: { cookie } })).status !== 401) {}
 })
 
+test('signing out ends the streams of that session, and those of others go on', async (t) => {
+  const { call, key, url } = await startGuarded(t)
+  await call('POST', '/v1/topics/q/messages', { body: 1, headers: key.headers })
+  const cookies = await Promise.all(
+    [1, 2].map(
+      async () =>
+        ((await call('POST', '/session', { headers: key.headers })).headers.get('set-cookie') ?? '').split(
+          ';',
+        )[0] as string,
+    ),
+  )
+  const [one, two] = cookies.map((cookie) => readEvents(`${url}/v1/topics/q/messages`, { cookie })) as [
+    AsyncGenerator,
+    AsyncGenerator,
+  ]
+  await Promise.all([one.next(), two.next()])
+  assert.equal((await call('DELETE', '/session', { headers: { cookie: cookies[0] as string } })).status, 204)
+  for await (const _event of one) {
+  }
+  await call('POST', '/v1/topics/q/messages', { body: 2, headers: key.headers })
+  for await (const { data } of two as AsyncGenerator<{ data: { payload: number } | null }>)
+    if (data?.payload === 2) break
+})
+
 test('cookies that are not sessions are as if there were none', async (t) => {
   const { call } = await startGuarded(t)
   for (const cookie of [
@@ -97,10 +121,10 @@ test('sessions end by time, with their key, and are bounded for each key and in 
   const begin = (keyId: string, keyEndsAtMs: number | null = null) =>
     sessions.begin(keyId, keyEndsAtMs).setCookie.split(';')[0] as string
   const first = begin('a')
-  assert.equal(sessions.find(first), 'a')
+  assert.equal(sessions.find(first)?.keyId, 'a')
   const short = begin('b', 5_000)
   nowMs = 5_000
-  assert.deepEqual([sessions.find(short), sessions.find(first)], [null, 'a'])
+  assert.deepEqual([sessions.find(short), sessions.find(first)?.keyId], [null, 'a'])
   for (let i = 0; i < 50; i++) begin('a')
   assert.equal(sessions.find(first), null)
   for (let i = 0; i < 3_000; i++) begin(`k${i}`)

@@ -23,6 +23,8 @@ const BEARER = /^Bearer +([A-Za-z0-9._~+/=-]{1,512}) *$/i
 export interface Identity {
   readonly caller: Caller
   readonly by: 'nobody' | 'key' | 'session'
+  /** Which session. */
+  readonly session?: string
 }
 
 const NOBODY: Identity = { caller: ANYONE, by: 'nobody' }
@@ -39,7 +41,8 @@ export class Gate {
   readonly #keys: KeyRing | null
   readonly #sessions: Sessions
   readonly #report: (count: number) => void
-  readonly #underWay = new Set<FastifyRequest>()
+  /** Calls that were let in, and the sessions that they are of. */
+  readonly #underWay = new Map<FastifyRequest, string | undefined>()
   #failures = 0
   #reportAtMs = Number.NEGATIVE_INFINITY
   #timer: NodeJS.Timeout | null = null
@@ -81,13 +84,13 @@ export class Gate {
       if (caller === null) throw this.#refuse('The key is not one of this server, or it has ended or was revoked')
       return { caller, by: 'key' }
     }
-    const id = this.#sessions.find(cookie)
-    if (id === null) throw this.#refuse('This call needs a key')
-    const caller = keys.find(id)
+    const session = this.#sessions.find(cookie)
+    if (session === null) throw this.#refuse('This call needs a key')
+    const caller = keys.find(session.keyId)
     if (caller === null) throw this.#refuse('The key of this session has ended or was revoked')
     if (!isWriteFromOwnPage(request))
       throw new SluiceError('FORBIDDEN_ORIGIN', 'A write by a session must say that a page of this server made it.')
-    return { caller, by: 'session' }
+    return { caller, by: 'session', session: session.id }
   }
 
   /** Whether a call that needs no credential has one, or would need none anywhere. */
@@ -103,17 +106,24 @@ export class Gate {
   }
 
   /** Follows a call that was let in, until it is over. */
-  follow(request: FastifyRequest): void {
-    if (request.caller === ANYONE) return
-    this.#underWay.add(request)
+  follow(request: FastifyRequest, session?: string): void {
+    if (request.caller !== ANYONE) this.#underWay.set(request, session)
   }
 
   leave(request: FastifyRequest): void {
     this.#underWay.delete(request)
   }
 
+  /** Ends the session of the cookie with its waits, and gives the `Set-Cookie` that removes it. */
+  endSession(cookie: string | undefined): string {
+    const ended = this.#sessions.find(cookie)?.id
+    if (ended !== undefined)
+      for (const [request, session] of this.#underWay) if (session === ended) request.visit.cutWait()
+    return this.#sessions.end(cookie)
+  }
+
   #endWaits(): void {
-    for (const request of this.#underWay) {
+    for (const request of this.#underWay.keys()) {
       if (this.#keys?.find(request.caller.id) === null) request.visit.cutWait()
     }
   }

@@ -45,13 +45,14 @@ export class Sessions {
     return { setCookie: formatCookie(secret, seconds), endsAtMs }
   }
 
-  /** The id of the key whose session the cookie is of, or null. */
-  find(cookieHeader: string | undefined): string | null {
+  /** The session that the cookie is of, and the id of its key; or null. */
+  find(cookieHeader: string | undefined): { readonly id: string; readonly keyId: string } | null {
     const secret = readCookie(cookieHeader)
     if (secret === null) return null
     // The look-up is by a hash of what was sent, so its time says nothing of the secrets that there are.
-    const session = this.#sessions.get(idOf(secret))
-    return session !== undefined && this.#now() < session.endsAtMs ? session.keyId : null
+    const id = idOf(secret)
+    const session = this.#sessions.get(id)
+    return session !== undefined && this.#now() < session.endsAtMs ? { id, keyId: session.keyId } : null
   }
 
   /** Ends the session of the cookie, if there is one, and gives the `Set-Cookie` that removes it. */

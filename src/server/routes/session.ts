@@ -69,6 +69,6 @@ export function sessionRoutes(app: FastifyInstance, { gate, keys, sessions }: Co
     return reply.code(201).type(JSON_TYPE).header('cache-control', 'no-store').send(show(identity))
   })
   app.delete('/session', describe(END), async (request, reply) =>
-    reply.header('set-cookie', sessions.end(request.headers.cookie)).code(204).send(),
+    reply.header('set-cookie', gate.endSession(request.headers.cookie)).code(204).send(),
   )
 }
