@@ -19,7 +19,11 @@ test('dead letters are listed, redriven by id or all, and discarded only when it
   const run = (...args: string[]) => runCli(t, ['jobs', ...args, '--url', url])
   const table = await run('dead', 'q')
   assert.match(table.stdout, /^ID +KEY +ATTEMPTS +DIED +ERROR\n/)
-  assert.match(table.stdout, new RegExp(`^${jobs[0].id} +a +1 .*no\\\\u\\{7\\} 1$`, 'm'))
+  assert.match(table.stdout, new RegExp(`^${jobs[0].id} +a +1 .*no\\\\u0007 1$`, 'm'))
+  const failed = await run('wait', jobs[0].id)
+  assert.equal(failed.code, 1)
+  assert.match(failed.stderr, /JOB_FAILED/)
+  assert.doesNotMatch(failed.stderr.replaceAll('\n', ''), /\p{Cc}/u)
   const listed = JSON.parse((await run('dead', 'q', '--json')).stdout)
   assert.deepEqual(
     listed.map(({ id, payload }: { id: string; payload: number }) => [id, payload]),

@@ -5,6 +5,7 @@ import { open, type Sluice, SluiceError, type TopicStats } from '../index.ts'
 import { DEFAULT_URL, UnreachableError } from './client.ts'
 import { type Input, type Option, UsageError } from './command.ts'
 import { credentialFor } from './credential.ts'
+import { plain } from './plain.ts'
 
 export const PLACE_OPTIONS: Readonly<Record<string, Option>> = {
   url: { type: 'string', value: 'URL', text: `A server or a broker, as open() takes it. Default: ${DEFAULT_URL}` },
@@ -27,7 +28,7 @@ export async function openPlace(input: Input): Promise<Sluice> {
   const url = input.value('url')
   if (data !== undefined && url !== undefined) throw new UsageError('Name one of --url and --data.')
   const onError = (error: unknown) =>
-    process.stderr.write(`sluice: ${error instanceof Error ? error.message : error}\n`)
+    process.stderr.write(`sluice: ${plain(error instanceof Error ? error.message : String(error))}\n`)
   if (data !== undefined) {
     const folder = resolve(data)
     if (!existsSync(folder))

@@ -1,10 +1,9 @@
 /** Values as people see them on a terminal, on which what others sent must not act. */
-
-const CONTROL = /\p{Cc}|\p{Cf}|[\u2028\u2029]/gu
+import { escapeControls } from '../server/log-text.ts'
 
 /** Text without what a terminal would act on: such characters stand as their code. */
 export function plain(text: string): string {
-  return text.replace(CONTROL, (character) => `\\u{${character.codePointAt(0)?.toString(16)}}`)
+  return escapeControls(text)
 }
 
 /** A value on one line: text as it is, anything else as JSON. */
