@@ -32,8 +32,10 @@ export interface Entry {
 }
 
 export function describeCommit(): string {
-  const args = ['describe', '--always', '--dirty', '--exclude', '*']
-  return execFileSync('git', args, { cwd: ROOT, encoding: 'utf8' }).trim()
+  const git = (...args: readonly string[]) => execFileSync('git', args, { cwd: ROOT, encoding: 'utf8' }).trim()
+  // What earlier proofs have written down is no change to what is proved.
+  const isDirty = git('status', '--porcelain', '--', '.', ':!proofs') !== ''
+  return `${git('describe', '--always', '--exclude', '*')}${isDirty ? '-dirty' : ''}`
 }
 
 export function record(entry: Entry): void {

@@ -72,7 +72,7 @@ async function sendOne(index: number): Promise<void> {
   const job = await queue.add({ key, n }, { key, idempotencyKey: `${key}/${n}` })
   tell(`added ${key} ${n} ${job.id}`)
   if (random() < 0.3) {
-    await job.result({ timeoutMs: 20_000 })
+    await job.result({ timeoutMs: 120_000 })
     tell(`settled ${key} ${n}`)
   }
 }
