@@ -1,6 +1,7 @@
-import { deepEqual, equal, match } from 'node:assert/strict'
+import { deepEqual, equal, match, notEqual, ok } from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
+import { BROKER_KINDS } from '../scripts/brokers/engines.ts'
 import { findDifference, findExamples, joinSnippets, runExample } from '../scripts/readme.ts'
 
 const PAGES = ['README.md']
@@ -13,6 +14,24 @@ for (const page of PAGES) {
       equal(await runExample(example), null)
     })
   }
+}
+
+for (const kind of BROKER_KINDS) {
+  const version = await kind.find()
+  if (version === null && process.env['CI'] === 'true') throw new Error(`${kind.name} is missing, and CI needs it`)
+  const skip = version === null ? `${kind.name} is missing` : false
+  test(`README.md: the first example does the same on ${kind.name}, with one line changed`, { skip }, async () => {
+    const [first] = findExamples(readFileSync(new URL('../README.md', import.meta.url), 'utf8'))
+    ok(first)
+    const broker = await kind.start()
+    try {
+      const code = first.code.replace("open('./data')", `open('${broker.url}')`)
+      notEqual(code, first.code)
+      equal(await runExample({ ...first, code }), null)
+    } finally {
+      await broker.stop()
+    }
+  })
 }
 
 /** What docs/api.md takes as given: a mail service, and zod. */
