@@ -32,6 +32,8 @@ export interface BenchOptions {
   readonly profile: string | undefined
   /** A whole number among the benchmark's own options. */
   number(name: string, otherwise: number): number
+  /** One of these words among the benchmark's own options; null where it is not given. */
+  choice<T extends string>(name: string, words: readonly T[]): T | null
   flag(name: string): boolean
 }
 
@@ -72,6 +74,11 @@ export function readOptions(usage: string, own: Record<string, 'string' | 'boole
     dir: resolve(typeof values.dir === 'string' ? values.dir : defaultFolder),
     profile: typeof values.profile === 'string' ? resolve(values.profile) : undefined,
     number,
+    choice(name, words) {
+      const text = values[name]
+      if (text === undefined) return null
+      return words.find((word) => word === text) ?? fail(`--${name} must be one of ${words.join(', ')}, not '${text}'`)
+    },
     flag: (name) => values[name] === true,
   }
 }

@@ -29,28 +29,30 @@ import {
 } from './load.ts'
 
 export interface KafkaLoopOptions {
-  /** Of a broker that is empty. */
   readonly url: string
+  /** Of the topic, and of the group that reads it: what nobody had before. @default 'bench' */
+  readonly name?: string
 }
 
-const TOPIC = 'bench'
-const GROUP = 'workers'
+const NAME = 'bench'
 const AT_ONCE = 2
 const BATCH = 1_024
 
-async function createTopic(url: string): Promise<void> {
+async function createTopic({ url, name = NAME }: KafkaLoopOptions): Promise<void> {
   const admin = new Admin({ clientId: 'loop', bootstrapBrokers: [new URL(url).host] })
-  await admin.createTopics({ topics: [TOPIC], partitions: 1, replicas: 1 })
+  await admin.createTopics({ topics: [name], partitions: 1, replicas: 1 })
   await admin.close()
 }
 
 /** Sends what waits. */
 class Publisher {
   readonly #producer: Producer
+  readonly #topic: string
   #waiting: { readonly value: Buffer; readonly resolve: () => void; readonly reject: (error: unknown) => void }[] = []
   #underWay = 0
 
-  constructor(url: string) {
+  constructor({ url, name = NAME }: KafkaLoopOptions) {
+    this.#topic = name
     this.#producer = new Producer({
       clientId: 'loop',
       bootstrapBrokers: [new URL(url).host],
@@ -79,7 +81,7 @@ class Publisher {
     while (this.#waiting.length > 0) {
       const batch = this.#waiting.splice(0, BATCH)
       try {
-        await this.#producer.send({ messages: batch.map(({ value }) => ({ topic: TOPIC, partition: 0, value })) })
+        await this.#producer.send({ messages: batch.map(({ value }) => ({ topic: this.#topic, partition: 0, value })) })
         for (const { resolve } of batch) resolve()
       } catch (error) {
         for (const { reject } of batch) reject(error)
@@ -90,8 +92,8 @@ class Publisher {
 }
 
 export async function publishToKafkaLoop(options: PublishOptions & KafkaLoopOptions): Promise<PublishFigures> {
-  await createTopic(options.url)
-  const publisher = new Publisher(options.url)
+  await createTopic(options)
+  const publisher = new Publisher(options)
   try {
     return await measurePublish(options, (id) => publisher.publish(id))
   } finally {
@@ -101,12 +103,12 @@ export async function publishToKafkaLoop(options: PublishOptions & KafkaLoopOpti
 
 /** Latency at a steady rate, from the call of `publish` to the handler. */
 export async function steadyToKafkaLoop(options: SteadyOptions & KafkaLoopOptions): Promise<SteadyFigures> {
-  await createTopic(options.url)
-  const publisher = new Publisher(options.url)
+  await createTopic(options)
+  const publisher = new Publisher(options)
   const workers: Worker[] = []
   let handle = (_payload: Payload): void => {}
   // The group is joined before the clock runs.
-  workers.push(await Worker.start(options.url, (payload) => handle(payload)))
+  workers.push(await Worker.start(options, (payload) => handle(payload)))
   try {
     return await measureSteady(options, (arrived) => {
       handle = ({ id }) => arrived(id)
@@ -125,10 +127,10 @@ export async function endToEndOnKafkaLoop(
   options: EndToEndOptions & KafkaLoopOptions,
   serverCpuSeconds: () => Promise<number> = async () => 0,
 ): Promise<EndToEndFigures> {
-  await createTopic(options.url)
-  const publisher = new Publisher(options.url)
+  await createTopic(options)
+  const publisher = new Publisher(options)
   let handle = (_payload: Payload): void => {}
-  const worker = await Worker.start(options.url, (payload) => handle(payload))
+  const worker = await Worker.start(options, (payload) => handle(payload))
   try {
     return await measureEndToEnd(options, {
       async start(handled) {
@@ -147,6 +149,7 @@ export async function endToEndOnKafkaLoop(
 /** The one member of the group. */
 class Worker {
   readonly #consumer: Consumer
+  readonly #topic: string
   readonly #handle: (payload: Payload) => void
   /** Behind the last message that was handled, and behind the last that is committed. */
   #handled = 0n
@@ -155,11 +158,11 @@ class Worker {
   #ended: Promise<void> = Promise.resolve()
   #close: () => Promise<void> = async () => {}
 
-  static async start(url: string, handle: (payload: Payload) => void): Promise<Worker> {
-    const consumer = new KafkaConsumer({ clientId: 'loop', groupId: GROUP, bootstrapBrokers: [new URL(url).host] })
-    const worker = new Worker(consumer, handle)
+  static async start({ url, name = NAME }: KafkaLoopOptions, handle: (payload: Payload) => void): Promise<Worker> {
+    const consumer = new KafkaConsumer({ clientId: 'loop', groupId: name, bootstrapBrokers: [new URL(url).host] })
+    const worker = new Worker(consumer, name, handle)
     const stream = await consumer.consume({
-      topics: [TOPIC],
+      topics: [name],
       autocommit: false,
       mode: 'committed',
       fallbackMode: 'earliest',
@@ -177,8 +180,9 @@ class Worker {
     return worker
   }
 
-  private constructor(consumer: Consumer, handle: (payload: Payload) => void) {
+  private constructor(consumer: Consumer, topic: string, handle: (payload: Payload) => void) {
     this.#consumer = consumer
+    this.#topic = topic
     this.#handle = handle
   }
 
@@ -210,7 +214,7 @@ class Worker {
 
   async #commit(): Promise<void> {
     const offset = this.#handled
-    await this.#consumer.commit({ offsets: [{ topic: TOPIC, partition: 0, offset, leaderEpoch: -1 }] })
+    await this.#consumer.commit({ offsets: [{ topic: this.#topic, partition: 0, offset, leaderEpoch: -1 }] })
     this.#committed = offset
   }
 }

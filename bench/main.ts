@@ -9,6 +9,7 @@ import { barTable, formatTable, type Report, tellMachine } from './report.ts'
 const benches = [
   'publish',
   'end-to-end',
+  'brokers',
   'poisoned-key',
   'backlog',
   'backup',
@@ -22,7 +23,7 @@ const benches = [
 const usage = `
 Usage: node bench/main.ts [options]
 
-All benchmarks and a summary of their bars: about an hour; with --quick about ten minutes, to look and not to quote.
+All benchmarks and a summary of their bars: an hour and a half; with --quick about 20 minutes, to look and not to quote.
 Each also runs alone, and tells more of itself with --help: node bench/publish.ts --help.
 
   ${benches.join('\n  ')}
