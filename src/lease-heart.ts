@@ -1,6 +1,6 @@
 /**
  * What keeps the leases of workers while the thread of their handlers stands still. The nouns know it by this contract;
- * where holds end by time, on another machine, there is one (remote/heart.ts).
+ * where holds end by time, over HTTP and over a broker, there is one (heart/heart.ts).
  */
 import type { Hold } from './engine/contract.ts'
 

@@ -144,7 +144,7 @@ async function openBroker(location: string, options: OpenOptions): Promise<Sluic
     connectMs,
     stateDir: stateDir ?? null,
   })
-  return createSluice(engine, rest, { holder: 'token' })
+  return createSluice(engine, rest, { holder: 'token', heart: engine.heart })
 }
 
 function refuseBrokerOptions(options: OpenOptions, what: string): void {

@@ -6,7 +6,7 @@
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
-import type { FromBroker, SharedOptions, ToBroker } from '../../src/broker/messages.ts'
+import type { FromBroker, SharedData, ToBroker } from '../../src/broker/messages.ts'
 import type { EngineUnderTest, StoreUnderTest } from '../../src/conformance/registry.ts'
 import { open, type Sluice } from '../../src/index.ts'
 import type { Broker } from './broker.ts'
@@ -71,13 +71,14 @@ export function brokerEngine(name: string, url: string): EngineUnderTest {
 
 /** The broker thread of a process, without the process. Terminated, it is a process that was killed. */
 export async function startOwner(url: string, namespace: string): Promise<Worker> {
-  const options: SharedOptions = {
+  const options: SharedData = {
     url,
     namespace,
     durability: undefined,
     copies: undefined,
     connectMs: undefined,
     stateDir: null,
+    seat: null,
   }
   const thread = new Worker(new URL('../../src/broker/shared/thread.ts', import.meta.url), {
     workerData: options,

@@ -90,6 +90,7 @@ export function openThreadLink(
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
   const thread = new Worker(new URL(`./${entry}.${extension}`, import.meta.url), {
     workerData: options,
+    transferList: entry === 'shared/thread' && options.seat !== null ? [options.seat.port] : [],
     // The thread installs no handlers and needs no flags of the caller's, such as a test runner's.
     execArgv: [],
     name: 'sluice-broker',

@@ -27,6 +27,7 @@ import type {
   WatchRequest,
 } from '../engine/contract.ts'
 import { SluiceError } from '../errors.ts'
+import { Heart } from '../heart/heart.ts'
 import { type Host, realHost } from '../host/host.ts'
 import type { Journal } from '../journals/contract.ts'
 import type { AnswerValue, LedgerAnswer, LedgerRequest } from '../ledger/requests.ts'
@@ -75,10 +76,17 @@ export async function openLocalEngine(folder: string, options: LocalEngineOption
   return engine
 }
 
+/** What `open('redis://…')` and its like make a Sluice of. */
+export interface SharedEngine extends Engine {
+  /** Keeps what workers hold while their thread is blocked. Closed with the engine. */
+  readonly heart: Heart
+}
+
 /** Opens the engine over a broker that this process shares with others. */
-export async function openSharedEngine(options: SharedOptions): Promise<Engine> {
-  const engine = new LocalEngine()
-  engine.connect(await openThreadLink({ entry: 'shared/thread', options }, engine.onAnswers, engine.onFailure))
+export async function openSharedEngine(options: SharedOptions): Promise<SharedEngine> {
+  const engine = new LedgerElsewhere()
+  const data = { ...options, seat: engine.heart.seat }
+  engine.connect(await openThreadLink({ entry: 'shared/thread', options: data }, engine.onAnswers, engine.onFailure))
   return engine
 }
 
@@ -286,4 +294,9 @@ class LocalEngine implements Engine {
     this.#underWay++
     this.#link?.send(requests, transfer)
   }
+}
+
+/** The ledger may run in another process, where holds end by time. */
+class LedgerElsewhere extends LocalEngine implements SharedEngine {
+  readonly heart = new Heart()
 }

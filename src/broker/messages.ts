@@ -1,5 +1,6 @@
 /** What goes between the caller's thread and the broker's. */
 import type { EngineAbilities } from '../engine/abilities.ts'
+import type { HeartSeat } from '../heart/messages.ts'
 import type { AnswerError, LedgerAnswer, LedgerRequest } from '../ledger/requests.ts'
 import type { Durability, LogHealth } from '../logs/contract.ts'
 
@@ -19,10 +20,16 @@ export interface SharedOptions {
   readonly stateDir: string | null
 }
 
+/** What the thread over a broker is told. */
+export interface SharedData extends SharedOptions {
+  /** Of the keeper of this process's heart, whose port is transferred. Null: the process has no workers. */
+  readonly seat: HeartSeat | null
+}
+
 /** Which file the thread runs, and what it is told. */
 export type ThreadEntry =
   | { readonly entry: 'thread'; readonly options: FolderOptions }
-  | { readonly entry: 'shared/thread'; readonly options: SharedOptions }
+  | { readonly entry: 'shared/thread'; readonly options: SharedData }
 
 export type ToBroker =
   | { readonly kind: 'requests'; readonly requests: readonly LedgerRequest[] }

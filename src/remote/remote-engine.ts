@@ -20,7 +20,7 @@
  * the work would be done again. A call that waits anyway goes on waiting; any other fails with the refusal.
  *
  * Holds are by token and end by time, so that they survive a restart of either end (P5); the worker extends them, and a
- * thread of its own does while the worker's is blocked (heart.ts).
+ * thread of its own does while the worker's is blocked (heart/heart.ts).
  *
  * Times that travel (deadlines, due times) are told by the server's clock: the handshake says how far it is ahead.
  *
@@ -55,7 +55,7 @@ import { realHost } from '../host/host.ts'
 import type { LeaseHeart } from '../lease-heart.ts'
 import { backoffMs } from '../policy/retry.ts'
 import { RetryBudget } from '../policy/retry-budget.ts'
-import { Heart } from './heart.ts'
+import { openRemoteHeart, type RemoteHeart } from './heart.ts'
 import { type Sent, Transport } from './transport.ts'
 
 /** How long a call that does not wait is tried. */
@@ -102,7 +102,7 @@ export async function openRemoteEngine(url: URL, credential?: string): Promise<R
     return new HttpEngine(
       transport,
       handshake,
-      new Heart(url, credential),
+      openRemoteHeart(url, credential),
       clockAheadMs(handshake, sentAtMs, realHost.now()),
     )
   } catch (error) {
@@ -160,8 +160,8 @@ function clockAheadMs({ nowMs }: Handshake, sentAtMs: number, answeredAtMs: numb
 
 class HttpEngine implements RemoteEngine {
   readonly abilities: EngineAbilities
-  readonly heart: Heart
   readonly clockAheadMs: number
+  readonly #heart: RemoteHeart
   readonly #transport: Transport
   readonly #maxWaitMs: number
   /** Waits end with the first, everything with the second. */
@@ -174,12 +174,16 @@ class HttpEngine implements RemoteEngine {
   #calls = 0
   #end: Promise<void> | null = null
 
-  constructor(transport: Transport, { abilities, maxWaitMs }: Handshake, heart: Heart, clockAheadMs: number) {
+  constructor(transport: Transport, { abilities, maxWaitMs }: Handshake, heart: RemoteHeart, clockAheadMs: number) {
     this.#transport = transport
-    this.heart = heart
+    this.#heart = heart
     this.clockAheadMs = clockAheadMs
     this.abilities = abilities
     this.#maxWaitMs = maxWaitMs
+  }
+
+  get heart(): LeaseHeart {
+    return this.#heart.heart
   }
 
   declare(declarations: readonly Declaration[]): Promise<readonly DeclareOutcome[]> {
@@ -267,7 +271,7 @@ class HttpEngine implements RemoteEngine {
     cut.abort()
     this.#closed.abort()
     this.#transport.close()
-    await this.heart.close()
+    await this.#heart.close()
   }
 
   /** Calls that came before `close` are waited for. */

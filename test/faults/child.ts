@@ -4,7 +4,8 @@
  *     node child.ts work URL            works on the queue 'work' over HTTP: `started N`, `ended N`, `closed`
  *     node child.ts strict URL          the same, for ever, one at a time: `started N MS`, `ended N MS`
  *     node child.ts spin URL            the same; a payload below zero makes it spin and never answer again
- *     node child.ts block URL MS        works on the queue 'work': blocks its thread for so long, `started N ATTEMPT`, `ended N`
+ *     node child.ts block URL MS        works on the queue 'work': `open`, and blocks its thread for so long, `started N ATTEMPT`,
+ *                                       `ended N`
  *     node child.ts drain URL MS        works on the queue 'work': a payload below zero is held until its signal, `held N`, others
  *                                       are done; SIGTERM closes it with that drain: `closing`, `closed`
  *     node child.ts poison FOLDER       works on the queue 'work' of a folder, and dies of a payload below zero; ends with
@@ -51,6 +52,7 @@ if (role === 'strict' || role === 'spin') {
   })
 } else if (role === 'block') {
   const sluice = await open(where, { onError: () => {} })
+  tell('open')
   const still = new Int32Array(new SharedArrayBuffer(4))
   sluice.queue<number, string>('work').work(
     ({ payload }, { attempt }) => {

@@ -1,11 +1,13 @@
 /** What can happen to processes and to their disk, for real: stopped and continued, killed, poisoned, a sync that fails or is slow. */
 import { deepEqual, equal, ok, rejects } from 'node:assert/strict'
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { createInterface, type Interface } from 'node:readline'
 import type { Readable, Writable } from 'node:stream'
 import { describe, type TestContext, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { findRedis, startRedis } from '../../scripts/brokers/redis.ts'
 import { History } from '../../src/conformance/history.ts'
 import { formatJudgements, Judge } from '../../src/conformance/judge.ts'
 import { recordEngine } from '../../src/conformance/recorder.ts'
@@ -75,27 +77,60 @@ test('a worker that stood still beyond its lease changes nothing when it goes on
   deepEqual(seen, ['fresh'])
 })
 
-test('a worker whose handler blocks its thread for five times its lease keeps it, and is alone with the message (P5)', async (t) => {
-  const { url, sluice } = await startServer(t)
-  const queue = sluice.queue<number, string>('work')
-  const job = await queue.add(1)
-  const blocked = start(t, ['block', url, '5000'])
-  equal(await blocked.saw('started'), 'started 1 1')
-  // Whoever waits for the message gets it as soon as the lease is over.
-  queue.work(async (_job, { attempt }) => `somebody else, attempt ${attempt}`)
-  equal(await job.result({ timeoutMs: 60_000 }), 'blocked, attempt 1')
-})
+/** Where a worker can be away from the ledger, or have it in its broker thread. */
+const PLACES = ['over HTTP', 'over Redis', 'over Redis, whose data its own process owns'] as const
 
-test('a worker that blocks its thread and then stands still as a process loses its lease (P5)', async (t) => {
-  const { url, sluice } = await startServer(t)
-  const queue = sluice.queue<number, string>('work')
-  const job = await queue.add(1)
-  const blocked = start(t, ['block', url, '60000'])
-  await blocked.saw('started')
-  blocked.child.kill('SIGSTOP')
-  queue.work(async (_job, { attempt }) => `somebody else, attempt ${attempt}`)
-  equal(await job.result({ timeoutMs: 60_000 }), 'somebody else, attempt 2')
-})
+const redis = findRedis()
+if (redis === null && process.env['CI'] === 'true') throw new Error('Redis is missing, and CI needs it')
+
+/** A worker that blocks its thread, in a process of its own, and a Sluice here over the same data. */
+async function startBlocked(t: TestContext, place: (typeof PLACES)[number], blockMs: number) {
+  if (place === 'over HTTP') {
+    const { url, sluice } = await startServer(t)
+    return { sluice, blocked: start(t, ['block', url, `${blockMs}`]) }
+  }
+  const broker = await startRedis()
+  t.after(() => broker[Symbol.asyncDispose]())
+  const url = `${broker.url}?namespace=${randomUUID()}`
+  if (place === 'over Redis') {
+    const sluice = await open(url)
+    t.after(() => sluice.close({ drainMs: 0 }))
+    return { sluice, blocked: start(t, ['block', url, `${blockMs}`]) }
+  }
+  const blocked = start(t, ['block', url, `${blockMs}`])
+  await blocked.saw('open')
+  const sluice = await open(url)
+  t.after(() => sluice.close({ drainMs: 0 }))
+  return { sluice, blocked }
+}
+
+for (const place of PLACES) {
+  const skip = place !== 'over HTTP' && redis === null && 'Redis is missing'
+
+  test(`a worker whose handler blocks its thread for five times its lease keeps it, and is alone with the message (P5), ${place}`, {
+    skip,
+  }, async (t) => {
+    const { sluice, blocked } = await startBlocked(t, place, 5_000)
+    const queue = sluice.queue<number, string>('work')
+    const job = await queue.add(1)
+    equal(await blocked.saw('started'), 'started 1 1')
+    // Whoever waits for the message gets it as soon as the lease is over.
+    queue.work(async (_job, { attempt }) => `somebody else, attempt ${attempt}`)
+    equal(await job.result({ timeoutMs: 60_000 }), 'blocked, attempt 1')
+  })
+
+  test(`a worker that blocks its thread and then stands still as a process loses its lease (P5), ${place}`, {
+    skip,
+  }, async (t) => {
+    const { sluice, blocked } = await startBlocked(t, place, 60_000)
+    const queue = sluice.queue<number, string>('work')
+    const job = await queue.add(1)
+    await blocked.saw('started')
+    blocked.child.kill('SIGSTOP')
+    queue.work(async (_job, { attempt }) => `somebody else, attempt ${attempt}`)
+    equal(await job.result({ timeoutMs: 60_000 }), 'somebody else, attempt 2')
+  })
+}
 
 /** `sluice serve` on a folder; its address stays the same over kills. */
 async function serve(t: TestContext, folder: string, port: number) {

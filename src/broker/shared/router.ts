@@ -36,7 +36,7 @@ const ALIVE_MS = 4_000
 /** How long an owner that stops waits until members have heard their last answers. */
 const LAST_WORDS_MS = 1_000
 /** Damage and the like: another try would find the same. */
-const FATAL: ReadonlySet<string> = new Set(['CORRUPT', 'ENGINE_CHANGED', 'FORMAT_NEWER', 'UNSUPPORTED'])
+const FATAL: ReadonlySet<string> = new Set(['CORRUPT', 'ENGINE_CHANGED', 'FOREIGN_DATA', 'FORMAT_NEWER', 'UNSUPPORTED'])
 const AGAIN_MS = 250
 
 type Mode = 'seeking' | 'member' | 'taking' | 'owner' | 'closing' | 'closed' | 'failed'

@@ -7,8 +7,9 @@ import type { Journal } from '../../journals/contract.ts'
 import { openJournal } from '../../journals/open.ts'
 import { openReplicatedLog } from '../../logs/replicated.ts'
 import { noFileError } from '../link.ts'
-import type { FromBroker, SharedOptions, ToBroker } from '../messages.ts'
+import type { FromBroker, SharedData, ToBroker } from '../messages.ts'
 import { transferable } from '../transferable.ts'
+import { Keeping } from './keeping.ts'
 import { Router } from './router.ts'
 
 const port = parentPort
@@ -18,7 +19,7 @@ if (port === null) throw new Error('This file is the entry of a thread')
 const OWNER_MS = 30_000
 
 const send = (message: FromBroker, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer)
-const options = workerData as SharedOptions
+const { seat, ...options } = workerData as SharedData
 let journal: Journal | null = null
 try {
   const { url, namespace, durability, copies, connectMs, stateDir } = options
@@ -26,7 +27,9 @@ try {
   const opened = await openJournal({ url: new URL(url), namespace, durability, copies, connectMs })
   journal = opened
   let messages = 0
-  const tell = (answers: Extract<FromBroker, { kind: 'answers' }>['answers']): void => {
+  let keeping: Keeping | null = null
+  const tell = (all: Extract<FromBroker, { kind: 'answers' }>['answers']): void => {
+    const answers = keeping?.take(all) ?? all
     const taken = messages
     messages = 0
     if (answers.length === 0 && taken === 0) return
@@ -41,6 +44,7 @@ try {
     },
     OWNER_MS,
   )
+  if (seat !== null) keeping = new Keeping(seat, (requests) => router.submit(requests))
   const take = async (message: ToBroker): Promise<void> => {
     switch (message.kind) {
       case 'requests':
@@ -59,6 +63,7 @@ try {
       }
       case 'close':
         await router.close()
+        keeping?.close()
         send({ kind: 'closed' })
         port.close()
     }

@@ -128,6 +128,18 @@ describe('processes that share a ledger', () => {
     await rejects(start(t, broker), (error) => isSluiceError(error, 'CORRUPT'))
   })
 
+  test('a journal in whose place something else has come stops who finds it, with FOREIGN_DATA', async (t) => {
+    const broker = new MemoryBroker()
+    const { sluice, journal } = await start(t, broker)
+    await sluice.queue<number>('work').add(1)
+    journal.own = () => Promise.reject(new SluiceError('FOREIGN_DATA', 'A key of that name is a set.'))
+    journal.breakOff(BROKEN)
+    await rejects(sluice.queue<number>('work').add(2), (error) => isSluiceError(error, 'FOREIGN_DATA'))
+    const other = openMemoryJournal(broker)
+    other.own = journal.own
+    await rejects(openJournalEngine(other), (error) => isSluiceError(error, 'FOREIGN_DATA'))
+  })
+
   test('a process of another version is refused, and told what to do', async () => {
     const broker = new MemoryBroker()
     const other = openMemoryJournal(broker)

@@ -1,16 +1,16 @@
-/** What goes to the heart's thread, and the clock that both threads read. */
+/** What goes from the heart to its keeper, and the clock that both threads read. */
+import type { MessagePort } from 'node:worker_threads'
 import type { Hold } from '../engine/contract.ts'
 
-export interface HeartData {
-  /** The address of the server. */
-  readonly url: string
-  /** The key that it is shown, if any. */
-  readonly credential: string | undefined
+/** What the thread of the keeper is given; the port has to be in the list of what is transferred. */
+export interface HeartSeat {
+  /** Brings {@link ToKeeper}. Closed, there is nothing to keep any more. */
+  readonly port: MessagePort
   /** Until when each hold lasts, by its slot: microseconds of {@link nowUs}. Written by both threads. */
   readonly heldUntilUs: BigInt64Array<SharedArrayBuffer>
 }
 
-export type ToHeart =
+export type ToKeeper =
   | {
       readonly kind: 'keep'
       readonly slot: number
