@@ -91,7 +91,14 @@ export {
   type QueueOptions,
 } from './queue.ts'
 export { type Restored, restore } from './restore.ts'
-export { SCHEDULE_RULES, Schedule, type ScheduleInfo, type ScheduleOptions, type Tick } from './schedule.ts'
+export {
+  checkStoredSchedule,
+  SCHEDULE_RULES,
+  Schedule,
+  type ScheduleInfo,
+  type ScheduleOptions,
+  type Tick,
+} from './schedule.ts'
 export { type Schema, type SchemaIssue, validatePayload } from './schema.ts'
 export type { OnSettled } from './settled-watches.ts'
 export { type BackupInfo, createSluice, Sluice, type SluiceOptions, type SluiceParts } from './sluice.ts'

@@ -2,7 +2,7 @@
 import type { AppendRequest } from './engine/contract.ts'
 import { RESERVED_NAMES } from './engine/options.ts'
 import { MAX_SCHEDULED_JOB_BYTES, type ScheduleView } from './engine/schedules.ts'
-import { isSluiceError, SluiceError } from './errors.ts'
+import { SluiceError } from './errors.ts'
 import type { OutputFeed } from './feed.ts'
 import type { OutputOptions } from './handler-context.ts'
 import type { NounContext } from './noun-context.ts'
@@ -167,6 +167,20 @@ export function readSchedule(
   return { timing: JSON.stringify(timing), ticks, job }
 }
 
+/**
+ * Checks what a Sluice on another machine wants to have stored: exactly what `readSchedule` makes there. Anything else would
+ * be met by every process that lists or fires schedules. Throws as that does.
+ */
+export function checkStoredSchedule({ timing, job }: Pick<ScheduleView, 'timing' | 'job'>): void {
+  const { missed, options, isFromCode, payload } = parseObject<StoredJob>(job)
+  const made = readSchedule(
+    { ...parseObject<Timing>(timing), ...(options ?? {}), missed },
+    isFromCode === true ? (): unknown => undefined : payload,
+  )
+  if (made.timing !== timing || made.job !== job)
+    throw invalidOption('schedule', '(not shown)', 'as queue.schedule() writes it')
+}
+
 function jobOptions({ cron: _c, everyMs: _e, timeZone: _t, missed: _m, ...rest }: ScheduleOptions): OutputOptions {
   return rest
 }
@@ -214,7 +228,7 @@ export async function listSchedules(
 
 export function readView(view: ScheduleView, nowMs: number): ScheduleInfo {
   const { queue, name, createdAtMs, doneMs, firedMs, jobId } = view
-  const timing = JSON.parse(view.timing) as Timing
+  const timing = parseObject<Timing>(view.timing)
   const { missed = 'one', options, isFromCode = false, payload } = readStoredJob(view)
   return {
     queue,
@@ -232,15 +246,21 @@ export function readView(view: ScheduleView, nowMs: number): ScheduleInfo {
 }
 
 export function readStoredJob({ job }: ScheduleView): StoredJob {
-  return JSON.parse(job) as StoredJob
+  const { options = {}, ...rest } = parseObject<StoredJob>(job)
+  return { ...rest, options }
+}
+
+/** What is no object is one without members: a row that nobody can read must not keep the others from being read. */
+function parseObject<T extends object>(json: string): Partial<T> {
+  const value: unknown = JSON.parse(json)
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? value : {}
 }
 
 /** What another release stored may be more than this one reads; then nobody here knows when it fires. */
 function nextOf(timing: Timing, afterMs: number): number | null {
   try {
     return createTicks(timing).after(afterMs)
-  } catch (error) {
-    if (isSluiceError(error)) return null
-    throw error
+  } catch {
+    return null
   }
 }

@@ -37,19 +37,26 @@ export function encodeWire(value: unknown): Buffer {
   return Buffer.concat([head, json, ...pieces])
 }
 
-/** Throws BAD_REQUEST where the body is not of that form. The bytes in the value are parts of `body`. */
-export function decodeWire(body: Uint8Array): unknown {
+/** The most values, and the deepest, that a call has in its JSON: what costs far more than its bytes is no call. */
+export const MAX_CALL_VALUES = 1_000_000
+const MAX_DEPTH = 64
+
+/**
+ * Throws BAD_REQUEST where the body is not of that form. Each piece of bytes stands in one place of the value, so what comes
+ * out is never much more than what came in. `maxValues`: how many values the JSON may have.
+ */
+export function decodeWire(body: Uint8Array, maxValues = Number.POSITIVE_INFINITY): unknown {
   const buffer = Buffer.from(body.buffer, body.byteOffset, body.byteLength)
   if (buffer.byteLength < HEAD_BYTES || buffer.readUInt32LE(0) !== MAGIC)
     throw malformed('it does not begin with its mark')
   const end = HEAD_BYTES + buffer.readUInt32LE(4)
   if (end > buffer.byteLength) throw malformed('it is cut off')
+  const text = buffer.toString('utf8', HEAD_BYTES, end)
+  if (Number.isFinite(maxValues)) checkSize(text, maxValues)
   let parsed: unknown
   let at = end
   try {
-    parsed = JSON.parse(buffer.toString('utf8', HEAD_BYTES, end), (_key, value: unknown) =>
-      isPlace(value) ? new Piece(value[PIECE]) : value,
-    )
+    parsed = JSON.parse(text)
   } catch {
     throw malformed('its head is not JSON')
   }
@@ -63,33 +70,55 @@ export function decodeWire(body: Uint8Array): unknown {
     return piece
   })
   if (at !== buffer.byteLength) throw malformed('there is something behind it')
-  return fill(value, pieces)
+  return fill(value, pieces, 0)
 }
 
-/** Where bytes stand, until they are put there. */
-class Piece {
-  readonly number: unknown
-
-  constructor(number: unknown) {
-    this.number = number
+/** Before it is parsed, since a body of nothing but brackets makes more objects than memory has room for. */
+function checkSize(text: string, maxValues: number): void {
+  let values = 0
+  let depth = 0
+  for (let at = 0; at < text.length; at++) {
+    const unit = text.charCodeAt(at)
+    if (unit === 0x22) at = skipString(text, at)
+    else if (unit === 0x2c) values++
+    else if (unit === 0x5b || unit === 0x7b) {
+      values++
+      // Around the value stands the head.
+      if (++depth > MAX_DEPTH + 1) throw malformed(`it is nested deeper than ${MAX_DEPTH} levels`)
+    } else if (unit === 0x5d || unit === 0x7d) depth--
+    if (values > maxValues) throw malformed(`it has more than ${maxValues} values`)
   }
 }
 
-function isPlace(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) && PIECE in value
+/** The place of the closing quote, or the end of the text. */
+function skipString(text: string, from: number): number {
+  for (let end = text.indexOf('"', from + 1); end !== -1; end = text.indexOf('"', end + 1)) {
+    let slashes = 0
+    while (text.charCodeAt(end - 1 - slashes) === 0x5c) slashes++
+    if (slashes % 2 === 0) return end
+  }
+  return text.length
 }
 
-function fill(value: unknown, pieces: readonly Uint8Array[]): unknown {
-  if (value instanceof Piece) {
-    const piece = pieces[value.number as number]
-    if (piece === undefined) throw malformed('it names a piece that is not there')
+/** Puts the pieces where they stand. Each is taken once. */
+function fill(value: unknown, pieces: (Uint8Array | undefined)[], depth: number): unknown {
+  if (typeof value !== 'object' || value === null) return value
+  if (depth > MAX_DEPTH) throw malformed(`it is nested deeper than ${MAX_DEPTH} levels`)
+  if (Array.isArray(value)) return value.map((one) => fill(one, pieces, depth + 1))
+  if (Object.hasOwn(value, PIECE)) {
+    const number = (value as Record<string, unknown>)[PIECE]
+    const piece = typeof number === 'number' ? pieces[number] : undefined
+    if (piece === undefined) throw malformed('it names a piece that is not there, or was named before')
+    pieces[number as number] = undefined
     // A copy of its own: batches are kept, and given away to another thread.
     return new Uint8Array(piece)
   }
-  if (Array.isArray(value)) return value.map((one) => fill(one, pieces))
-  if (typeof value !== 'object' || value === null) return value
   const filled: Record<string, unknown> = {}
-  for (const [key, one] of Object.entries(value)) filled[key] = fill(one, pieces)
+  for (const [key, one] of Object.entries(value)) {
+    // It would be the prototype: seen by whoever checks the value here, and gone where it is copied to another thread.
+    if (key === '__proto__') throw malformed('it has a member that no call has')
+    filled[key] = fill(one, pieces, depth + 1)
+  }
   return filled
 }
 

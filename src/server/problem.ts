@@ -18,7 +18,8 @@ export interface Problem {
 export const PROBLEM_TYPE = 'application/problem+json; charset=utf-8'
 /** What `Retry-After` says where the code is worth a retry and nothing better was measured. */
 const BLIND_RETRY_SECONDS = 1
-const RESERVED = new Set(['type', 'title', 'status', 'code', 'detail'])
+/** Members of our own, and the stack of a bug, which is for the log and not for callers. */
+const KEPT_BACK = new Set(['type', 'title', 'status', 'code', 'detail', 'stack'])
 
 /** What Fastify itself refuses, in our codes. Whatever else it answers with a 4xx is `BAD_REQUEST`. */
 const FASTIFY_CODES: Readonly<Record<string, readonly [ErrorCode, string]>> = {
@@ -66,7 +67,7 @@ export function problemOf(error: unknown): Problem {
     new SluiceError('UNKNOWN', 'The server failed; whether the request took effect is not known. See its log.')
   const { title, status } = ERRORS[known.code]
   const values: Record<string, unknown> = {}
-  for (const [name, value] of Object.entries(known.details)) if (!RESERVED.has(name)) values[name] = value
+  for (const [name, value] of Object.entries(known.details)) if (!KEPT_BACK.has(name)) values[name] = value
   return {
     type: `urn:sluice:error:${known.code}`,
     title,

@@ -158,6 +158,7 @@ function createApp(context: Context): FastifyInstance {
   app.decorateRequest('visit', null as never)
   app.decorateRequest('caller', null as never)
   const guard = createGuard(settings.host, settings.allowedHosts)
+  let isFailureTold = false
 
   const metrics = createMetrics(
     context,
@@ -205,8 +206,17 @@ function createApp(context: Context): FastifyInstance {
     done()
   })
   app.setErrorHandler((error, request, reply) => {
-    if (toSluiceError(error) === null)
-      request.log.error({ err: error, method: request.method, route: request.routeOptions.url }, 'a request failed')
+    const known = toSluiceError(error)
+    // Every call fails alike once the engine has stopped; why, with its stack, is told once.
+    const isNews = known === null || (known.code === 'ENGINE_FAILED' && !isFailureTold)
+    if (known?.code === 'ENGINE_FAILED') isFailureTold = true
+    if (isNews) {
+      const { method, routeOptions } = request
+      request.log.error(
+        { err: error, stack: known?.details.stack, method, route: routeOptions.url },
+        'a request failed',
+      )
+    }
     metrics.refuse(problemOf(error).code)
     return sendProblem(reply, error)
   })

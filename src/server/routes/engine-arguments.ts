@@ -5,7 +5,8 @@
 import { callbackUrl, normalizeCallbackUrl } from '../../callback-url.ts'
 import { MAX_SCHEDULED_JOB_BYTES, MAX_TIMING_BYTES } from '../../engine/schedules.ts'
 import { SluiceError } from '../../errors.ts'
-import { findBatchDamage, MAX_BATCH_MESSAGES } from '../../message-batch.ts'
+import { BatchView, checkStoredSchedule } from '../../index.ts'
+import { findBatchDamage, laneOfKey, MAX_BATCH_MESSAGES, MAX_KEY_BYTES } from '../../message-batch.ts'
 import { checkOptions, invalidOption } from '../../options-check.ts'
 import { deadCursor } from '../../setting-rules.ts'
 import { MAX_WAIT_MS } from '../context.ts'
@@ -31,6 +32,8 @@ const MAX_OFFSETS = 10_000
 const MAX_ITEMS = 10_000
 const MAX_ID_BYTES = 512
 const MAX_LEASE_MS = 86_400_000
+/** Of a `Date`. */
+const MAX_TIME_MS = 8.64e15
 
 const METHODS: Readonly<Record<EngineMethod, Check>> = {
   declare: list(declaration),
@@ -99,7 +102,7 @@ const wish = object({
   index: whole(0, MAX_BATCH_MESSAGES - 1),
   idempotencyKey: optional(text(1_024)),
   scope: optional(text(256)),
-  dueAtMs: optional(number),
+  dueAtMs: optional(moment),
   inTime: optional(flag),
   callbackUrl: optional(normalUrl),
 })
@@ -114,6 +117,41 @@ function batch(value: unknown, name: string): void {
   if (!(value instanceof Uint8Array)) throw invalidOption(name, value, 'the bytes of a batch')
   const damage = findBatchDamage(value)
   if (damage !== null) throw new SluiceError('BAD_REQUEST', `${name} is not a batch: ${damage}. Nothing was stored.`)
+  const view = new BatchView(value)
+  for (let i = 0; i < view.count; i++) {
+    const bytes = view.payload(i).byteLength
+    if (bytes > maxTextBytes) {
+      throw new SluiceError(
+        'PAYLOAD_TOO_LARGE',
+        `Message ${i} of ${name} has a payload of ${bytes} bytes; a message has at most ${maxTextBytes}.`,
+        { limit: maxTextBytes },
+      )
+    }
+    const problem = headProblem(view, i)
+    if (problem !== null)
+      throw new SluiceError('BAD_REQUEST', `Message ${i} of ${name} ${problem}. Nothing was stored.`)
+  }
+}
+
+/** What the engine and every reader of the message would stumble over, long after the call. */
+function headProblem(view: BatchView, i: number): string | null {
+  const deadlineMs = view.deadlineMs(i)
+  if (!(deadlineMs >= 0 && deadlineMs <= MAX_TIME_MS)) return 'has a deadline that is no time'
+  const key = view.key(i)
+  // Another lane than that of its key would take it out of the order of that key.
+  if (key !== undefined && (Buffer.byteLength(key) > MAX_KEY_BYTES || laneOfKey(key) !== view.lane(i)))
+    return 'has a key that is too long, or not that of its lane'
+  let headers: unknown
+  try {
+    headers = view.headers(i)
+  } catch {
+    return 'has headers that are not JSON'
+  }
+  if (headers === undefined) return null
+  const isPlain = typeof headers === 'object' && headers !== null && !Array.isArray(headers)
+  if (!isPlain || Object.values(headers as object).some((one) => typeof one !== 'string'))
+    return 'has headers that are not an object of texts'
+  return Object.hasOwn(headers as object, '__proto__') ? 'has a header __proto__' : null
 }
 
 function hold(): Record<string, Check> {
@@ -129,7 +167,7 @@ function hold(): Record<string, Check> {
 function settlement(value: unknown, name: string): void {
   const kinds: Record<string, Check> = {
     done: object({ kind: exactly('done'), result: optional(json()) }),
-    retry: object({ kind: exactly('retry'), error: text(1_048_576), atMs: optional(number) }),
+    retry: object({ kind: exactly('retry'), error: text(1_048_576), atMs: optional(moment) }),
     release: object({ kind: exactly('release') }),
     dead: object({ kind: exactly('dead'), error: text(1_048_576) }),
   }
@@ -155,12 +193,13 @@ function command(value: unknown, name: string): void {
     seek: object({ kind: anything, ...group, from: readFrom }),
     remember: object({ kind: anything, ...kept, value: json() }),
     recall: object({ kind: anything, ...kept }),
-    schedule: object({
-      kind: anything,
-      ...schedule,
-      timing: json(MAX_TIMING_BYTES),
-      job: json(MAX_SCHEDULED_JOB_BYTES),
-    }),
+    schedule: (value, name) => {
+      object({ kind: anything, ...schedule, timing: json(MAX_TIMING_BYTES), job: json(MAX_SCHEDULED_JOB_BYTES) })(
+        value,
+        name,
+      )
+      checkStoredSchedule(value as { timing: string; job: string })
+    },
     unschedule: object({ kind: anything, ...schedule }),
     schedules: object({
       kind: anything,
@@ -171,8 +210,8 @@ function command(value: unknown, name: string): void {
       kind: anything,
       ...schedule,
       revision: whole(0, Number.MAX_SAFE_INTEGER),
-      fromMs: number,
-      toMs: number,
+      fromMs: moment,
+      toMs: moment,
       append: (value, name) => {
         if (value !== null) appendRequest(value, name)
       },
@@ -223,6 +262,12 @@ function whole(min: number, max: number): Check {
 
 function number(value: unknown, name: string): void {
   if (typeof value !== 'number' || !Number.isFinite(value)) throw invalidOption(name, value, 'a number')
+}
+
+/** A time that there is: what is no `Date` cannot be shown, nor waited for. */
+function moment(value: unknown, name: string): void {
+  number(value, name)
+  if (Math.abs(value as number) > MAX_TIME_MS) throw invalidOption(name, value, 'a time, in ms since 1970')
 }
 
 function flag(value: unknown, name: string): void {
@@ -279,5 +324,5 @@ function groupName(value: unknown): void {
 function readFrom(value: unknown, name: string): void {
   if (value === 'earliest' || value === 'latest') return
   if (typeof value === 'number') return whole(0, Number.MAX_SAFE_INTEGER)(value, name)
-  object({ timeMs: number })(value, name)
+  object({ timeMs: moment })(value, name)
 }

@@ -12,6 +12,7 @@ import {
   CALL_HEADER,
   decodeWire,
   encodeWire,
+  MAX_CALL_VALUES,
   PROCESS_HEADER,
   SENT_TO_HEADER,
   WIRE_TYPE,
@@ -101,7 +102,7 @@ export function engineRoutes(app: FastifyInstance, context: Context): void {
       if (!isEngineMethod(method))
         throw new SluiceError('NOT_FOUND', `The engine has no method '${method.slice(0, 40)}'.`)
       if (!Buffer.isBuffer(request.body)) throw new SluiceError('BAD_REQUEST', `The call has no body of ${WIRE_TYPE}.`)
-      const argument = decodeWire(request.body)
+      const argument = decodeWire(request.body, MAX_CALL_VALUES)
       checkArgument(method, argument, settings.maxMessageBytes)
       const bound = await bindArgument(method, argument, request.caller, context.directory)
       const carryOut = async () => encodeWire(await call(context, request, reply, method, bound))
