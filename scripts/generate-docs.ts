@@ -22,8 +22,6 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const EMBEDDED: LogAbilities = {
   durability: 'disk',
   copies: 1,
-  offsets: 'owner',
-  places: 'dense',
   outputs: 'atomic',
   admission: 'exact',
   partitions: 'one',

@@ -90,7 +90,6 @@ export function restoreBackup(file: string, folder: string, nowMs: number): Back
     const outcome = log.commit(log.own(), {
       outputs: [],
       changes: new Map([[RESTORE_KEY, Buffer.from(JSON.stringify(row))]]),
-      floors: [],
     })
     log.close()
     if (outcome.status !== 'durable')

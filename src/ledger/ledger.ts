@@ -138,7 +138,7 @@ export class Ledger implements Registry {
       }
     }
     this.#settleDown()
-    const commit: Commit = { outputs: core.outputs, changes: core.state.take(), floors: [] }
+    const commit: Commit = { outputs: core.outputs, changes: core.state.take() }
     core.outputs = []
     const answers = this.#answers
     this.#answers = []

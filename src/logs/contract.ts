@@ -10,7 +10,7 @@
  *  1. `commit` is atomic: after a crash all of it is there or none. When it answers `durable`, it is so at the
  *     durability of `abilities`. A log that emulates this says so in `abilities.outputs`.
  *  2. What `read` gives was durable before (P6). Bytes come back as they went in, verified, or the call throws
- *     `CORRUPT` (P13). Nothing is skipped: where `abilities.places` is `dense`, a gap is damage.
+ *     `CORRUPT` (P13). Nothing is skipped: a gap is damage.
  *  3. Epochs of `own` only rise, across processes and restarts. A commit under an older epoch answers `lost` and has no
  *     effect that any reader sees (P5).
  *  4. An outcome that the log cannot know is an exception with code `UNKNOWN`, and the log stays usable (P2).
@@ -35,10 +35,6 @@ export interface LogAbilities {
   readonly durability: Durability
   /** How many machines hold it by then. */
   readonly copies: number
-  /** Who gives offsets: the ledger that owns the partition, or the log while it stores. */
-  readonly offsets: 'owner' | 'log'
-  /** Whether places of a partition have gaps. */
-  readonly places: 'dense' | 'sparse'
   /** Whether outputs and changes appear together, or outputs a moment later. */
   readonly outputs: 'atomic' | 'emulated'
   /** Whether a limit is checked in the step that stores, or against a depth that is a little old. */
@@ -84,18 +80,10 @@ export interface StoredBatch {
 
 /** What the ledger decided, to be kept in one step. */
 export interface Commit {
-  /** New batches, in order; `baseOffset` -1 where the log gives offsets. */
+  /** New batches, in order. */
   readonly outputs: readonly StoredBatch[]
   /** Keys to put, or to delete (null). Keys are ASCII, at most 512 characters; values at most 16 MiB. */
   readonly changes: ReadonlyMap<string, Uint8Array | null>
-  /** Below these places no group needs anything. What a broker calls the committed offset. */
-  readonly floors: readonly Floor[]
-}
-
-export interface Floor {
-  readonly topic: number
-  readonly partition: number
-  readonly offset: number
 }
 
 export type CommitOutcome =
@@ -145,8 +133,6 @@ export interface Log {
   readonly abilities: LogAbilities
   /** Makes the topics where they are new and says where each partition begins and ends. */
   declare(topics: readonly LogTopic[]): Answer<readonly LogExtent[]>
-  /** Stores batches for a publisher that does not own the partition, each at the place that the log gives. */
-  append(batches: readonly StoredBatch[]): Answer<CommitOutcome>
   /** Batches from the one that holds `offset` on, in order, until `maxBytes` is reached (at least one, if there is one). */
   read(topic: number, partition: number, offset: number, maxBytes: number): Answer<readonly StoredBatch[]>
   /** Takes the partitions that this process should have; on an embedded log all of them. */

@@ -46,8 +46,6 @@ export class MemoryMedium {
 const ABILITIES: LogAbilities = {
   durability: 'memory',
   copies: 1,
-  offsets: 'owner',
-  places: 'dense',
   outputs: 'atomic',
   admission: 'exact',
   partitions: 'one',
@@ -91,22 +89,6 @@ class MemoryLog implements Log {
         headBytes: last === undefined ? 0 : last.startBytes + sizesOf(last),
       }
     })
-  }
-
-  append(batches: readonly StoredBatch[]): CommitOutcome {
-    const outputs = []
-    const heads = new Map<number, LogExtent>()
-    for (const batch of batches) {
-      const extent =
-        heads.get(batch.topic) ?? (this.declare([{ id: batch.topic, name: '', partitions: 1 }])[0] as LogExtent)
-      outputs.push({ ...batch, baseOffset: extent.head, startBytes: extent.headBytes })
-      heads.set(batch.topic, {
-        ...extent,
-        head: extent.head + batch.count,
-        headBytes: extent.headBytes + sizesOf(batch),
-      })
-    }
-    return this.#keep({ outputs, changes: new Map(), floors: [] })
   }
 
   read(topic: number, _partition: number, offset: number, maxBytes: number): readonly StoredBatch[] {

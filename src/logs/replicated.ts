@@ -19,7 +19,6 @@
  *  3. A commit of which a part is missing at the end of its epoch was never answered, and is none.
  *  4. What is cut off lies before the start of a sweep whose last copy is durable.
  */
-import { strict as assert } from 'node:assert'
 import { randomBytes } from 'node:crypto'
 import { SluiceError } from '../errors.ts'
 import type { Grant, Journal } from '../journals/contract.ts'
@@ -90,8 +89,6 @@ class ReplicatedLog implements Log {
     this.abilities = {
       durability,
       copies,
-      offsets: 'owner',
-      places: 'dense',
       outputs: 'atomic',
       admission: 'exact',
       partitions: 'one',
@@ -152,15 +149,6 @@ class ReplicatedLog implements Log {
       if (!this.#cache.has(topic.id)) this.#topics.set(topic.id, { id: topic.id, name: topic.name, trimTo: 0 })
       return this.#cache.declare(topic)
     })
-  }
-
-  append(batches: readonly StoredBatch[]): Promise<CommitOutcome> {
-    const placed: StoredBatch[] = []
-    for (const batch of batches) {
-      assert(!placed.some(({ topic }) => topic === batch.topic), 'one batch a topic')
-      placed.push(this.#cache.atHead(batch))
-    }
-    return this.#keep(placed, new Map())
   }
 
   read(topic: number, _partition: number, offset: number, maxBytes: number): readonly StoredBatch[] {

@@ -29,7 +29,6 @@ class Bench {
     const slow: Log = {
       abilities: log.abilities,
       declare: (topics) => log.declare(topics),
-      append: (batches) => log.append(batches),
       read: (topic, partition, offset, maxBytes) => log.read(topic, partition, offset, maxBytes),
       own: () => log.own(),
       changes: (ownership) => log.changes(ownership),
@@ -321,7 +320,7 @@ describe('opening', () => {
     const medium = new MemoryMedium()
     const log = openMemoryLog(medium)
     const ownership = log.own()
-    log.commit(ownership, { outputs: [], changes: new Map([['t/q', Buffer.from('{broken')]]), floors: [] })
+    log.commit(ownership, { outputs: [], changes: new Map([['t/q', Buffer.from('{broken')]]) })
     await assert.rejects(Broker.open(openMemoryLog(medium), new FakeHost(), () => {}))
   })
 

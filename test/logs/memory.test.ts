@@ -6,7 +6,7 @@ import { MemoryMedium, openMemoryLog } from '../../src/logs/memory.ts'
 import { BatchBuilder } from '../../src/message-batch.ts'
 
 const TOPIC = { id: 1, name: 't', partitions: 1 }
-const NOTHING: Commit = { outputs: [], changes: new Map(), floors: [] }
+const NOTHING: Commit = { outputs: [], changes: new Map() }
 
 function batchAt(baseOffset: number, count: number, startBytes = 0): StoredBatch {
   const builder = new BatchBuilder()
@@ -123,12 +123,6 @@ describe('the memory log', () => {
     log.commit(owner, { ...NOTHING, outputs: [batch] })
     batch.bytes[30] = (batch.bytes[30] as number) ^ 4
     assert.throws(() => log.read(1, 0, 0, 100), { code: 'CORRUPT' })
-  })
-
-  test('an append without an owner gets the next places', () => {
-    const log = openMemoryLog()
-    assert.deepEqual(log.append([batchAt(-1, 3), batchAt(-1, 2)]), { status: 'durable', offsets: [0, 3] })
-    assert.deepEqual(log.append([batchAt(-1, 1)]), { status: 'durable', offsets: [5] })
   })
 
   test('places are contiguous: a batch elsewhere is a bug', () => {

@@ -57,7 +57,6 @@ const commit = (owned: Owned, outputs: readonly StoredBatch[], changes: Readonly
   owned.log.commit(owned.ownership, {
     outputs,
     changes: new Map(Object.entries(changes).map(([key, value]) => [key, value === null ? null : Buffer.from(value)])),
-    floors: [],
   })
 
 const stateOf = ({ ownership }: Owned) =>

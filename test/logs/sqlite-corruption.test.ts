@@ -152,10 +152,11 @@ test('a WAL that is damaged while the log runs is not copied into the database',
   const step = continueWorkload(log, SEED)
   for (let i = 0; i < 5; i++) step()
   flip(join(folder, 'sluice.db-wal'), 32 + 24 + 17, 1)
-  const { signal } = log.own()
+  const ownership = log.own()
+  const { signal } = ownership
   const before = readFileSync(join(folder, 'sluice.db'))
   assert.throws(() => {
-    for (let i = 0; i < 500; i++) log.append([])
+    for (let i = 0; i < 500; i++) log.commit(ownership, { outputs: [], changes: new Map() })
   }, isCorrupt)
   assert(isSluiceError(signal.reason, 'CORRUPT'))
   assert.equal(log.health().status, 'failed')
@@ -170,9 +171,10 @@ test('a database page that is damaged beyond what is verified at open is found a
   flip(join(folder, 'sluice.db'), (pages - 1) * 4_096 + 2_000, 1)
   assert.throws(() => openSqliteLog(folder, OPTIONS), isCorrupt)
   const log = openSqliteLog(folder, { ...OPTIONS, verifyBytes: 4_096 * 4 })
-  const { signal } = log.own()
+  const ownership = log.own()
+  const { signal } = ownership
   assert.throws(() => {
-    for (let i = 0; i < 500; i++) log.append([])
+    for (let i = 0; i < 500; i++) log.commit(ownership, { outputs: [], changes: new Map() })
   }, isCorrupt)
   assert(isSluiceError(signal.reason, 'CORRUPT'))
   log.close()

@@ -160,7 +160,7 @@ class Owner {
       bytes,
     }
     const changes = new Map([['head', Buffer.from(String(this.head + 1))]])
-    const { status } = this.#log.commit(this.#ownership, { outputs: [output], changes, floors: [] })
+    const { status } = this.#log.commit(this.#ownership, { outputs: [output], changes })
     if (status === 'full') return false
     assert.equal(status, 'durable')
     this.#batches.push({ offset: this.head, bytes })
@@ -175,7 +175,7 @@ class Owner {
       ['settled', Buffer.from(value)],
       [`group/${index % 20}`, Buffer.from(value)],
     ])
-    const { status } = this.#log.commit(this.#ownership, { outputs: [], changes, floors: [] })
+    const { status } = this.#log.commit(this.#ownership, { outputs: [], changes })
     if (status === 'durable') this.#settled = value
     return status === 'durable'
   }

@@ -68,7 +68,7 @@ function commit(
   const values = Object.entries(changes).map(
     ([key, value]) => [key, value === null ? null : Buffer.from(value)] as const,
   )
-  return log.commit(ownership, { outputs, changes: new Map(values), floors: [] }).status
+  return log.commit(ownership, { outputs, changes: new Map(values) }).status
 }
 
 test('a checkpoint within a commit, while the look at the WAL that an earlier one asked for is still to come, damages nothing', async () => {
@@ -236,27 +236,6 @@ test('a database of an older format takes each step to the newer ones once, in o
   assert.equal(transactions, 2)
   assert.equal(database.prepare('PRAGMA user_version').get()?.user_version, 4)
   database.close()
-})
-
-test('a publisher that does not own the partition gets the next places, and times that do not fall', () => {
-  const log = openSqliteLog(newFolder(), OPTIONS)
-  const ownership = log.own()
-  log.declare([TOPIC])
-  const first = { ...batchAfter(null, 3), timestampMs: 50 }
-  assert.equal(commit(log, ownership, [first]), 'durable')
-  const loose = { ...batchAfter(null, 2), baseOffset: -1, timestampMs: 40 }
-  assert.deepEqual(log.append([loose, loose]), { status: 'durable', offsets: [3, 5] })
-  const found = log.read(1, 0, 4, 10_000)
-  assert.deepEqual(
-    found.map((batch) => [batch.baseOffset, batch.timestampMs]),
-    [
-      [3, 50],
-      [5, 50],
-    ],
-  )
-  assert.equal(found[1]?.startBytes, (found[0]?.startBytes ?? 0) + loose.bytes.byteLength - 16)
-  assert.equal(log.read(1, 0, 0, 1).length, 1, 'at least one batch')
-  log.close()
 })
 
 test('a commit that does not go on where its topic ends changes nothing, and the log goes on', () => {

@@ -36,8 +36,8 @@ export const PLANTED: readonly PlantedBug[] = [
   {
     title: 'a commit that keeps the messages and forgets what changed',
     file: LEDGER,
-    from: 'const commit: Commit = { outputs: core.outputs, changes: core.state.take(), floors: [] }',
-    to: 'const changes = core.state.take(); const commit: Commit = { outputs: core.outputs, changes: this.#steps % 7 === 0 ? new Map() : changes, floors: [] }',
+    from: 'const commit: Commit = { outputs: core.outputs, changes: core.state.take() }',
+    to: 'const changes = core.state.take(); const commit: Commit = { outputs: core.outputs, changes: this.#steps % 7 === 0 ? new Map() : changes }',
     caughtBy: ['fencing', 'settle-finality', 'job-phase', 'no-acknowledged-loss'],
   },
   {

@@ -163,7 +163,6 @@ export class SimulatedServer {
     return {
       abilities: { ...log.abilities, durability: 'memory' },
       declare: (topics) => log.declare(topics),
-      append: (batches) => log.append(batches),
       read: (topic, partition, offset, maxBytes) => log.read(topic, partition, offset, maxBytes),
       own: () => log.own(),
       commit: (ownership, commit) => this.#commit(log, life, ownership, commit),

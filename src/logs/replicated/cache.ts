@@ -99,10 +99,6 @@ export class Cache {
     return extent
   }
 
-  atHead(batch: StoredBatch): StoredBatch {
-    return this.#batches.atHead(batch)
-  }
-
   read(topic: number, offset: number, maxBytes: number): readonly StoredBatch[] {
     return this.#batches.read(topic, offset, maxBytes)
   }

@@ -103,17 +103,6 @@ export class BatchTable {
     return { topic: place.id, partition: 0, earliest: place.earliest, head: place.head, headBytes: place.headBytes }
   }
 
-  /** A batch as it will be stored at the end of its topic. */
-  atHead(batch: StoredBatch): StoredBatch {
-    const place = this.#place(batch.topic)
-    return {
-      ...batch,
-      baseOffset: place.head,
-      startBytes: place.headBytes,
-      timestampMs: Math.max(batch.timestampMs, place.lastAtMs),
-    }
-  }
-
   /** Appends at the head, within the transaction of the caller. */
   append(batch: StoredBatch): void {
     const place = this.#place(batch.topic)

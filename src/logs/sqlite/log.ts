@@ -88,8 +88,6 @@ export class SqliteLog implements Log {
     this.abilities = {
       durability,
       copies: 1,
-      offsets: 'owner',
-      places: 'dense',
       outputs: 'atomic',
       admission: 'exact',
       partitions: 'one',
@@ -125,10 +123,6 @@ export class SqliteLog implements Log {
     return extents
   }
 
-  append(batches: readonly StoredBatch[]): CommitOutcome {
-    return this.#keep(batches, true, new Map())
-  }
-
   read(topic: number, _partition: number, offset: number, maxBytes: number): readonly StoredBatch[] {
     return this.#reading(() => this.#batches.read(topic, offset, maxBytes))
   }
@@ -155,7 +149,7 @@ export class SqliteLog implements Log {
   commit(ownership: Ownership, commit: Commit): CommitOutcome {
     this.#check()
     if (ownership.epoch !== this.#epoch) return { status: 'lost' }
-    return this.#keep(commit.outputs, false, commit.changes)
+    return this.#keep(commit.outputs, commit.changes)
   }
 
   async *changes(_ownership: Ownership): AsyncIterable<readonly [string, Uint8Array]> {
@@ -209,7 +203,7 @@ export class SqliteLog implements Log {
     closeAll([lock as Closable, { close: () => isEmptied && emptyWal(paths) }, ...others])
   }
 
-  #keep(batches: readonly StoredBatch[], isPlaced: boolean, changes: Commit['changes']): CommitOutcome {
+  #keep(batches: readonly StoredBatch[], changes: Commit['changes']): CommitOutcome {
     let messageBytes = 0
     for (const batch of batches) messageBytes += batch.bytes.byteLength
     if (batches.length > 0 && !this.#hasRoom(4 * messageBytes)) return { status: 'full' }
@@ -219,9 +213,8 @@ export class SqliteLog implements Log {
       offsets = []
       bytes = messageBytes
       for (const batch of batches) {
-        const placed = isPlaced ? this.#batches.atHead(batch) : batch
-        this.#batches.append(placed)
-        offsets.push(placed.baseOffset)
+        this.#batches.append(batch)
+        offsets.push(batch.baseOffset)
       }
       for (const [key, value] of changes) bytes += this.#table.write(key, value)
       this.#batches.trimSlice(messageBytes)

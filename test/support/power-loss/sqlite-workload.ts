@@ -82,7 +82,7 @@ export function createWorkload(seed: number): () => Step {
     const trims: [number, number][] = []
     if (random() < 0.1) trims.push([1, Math.max(0, (heads.get(1)?.offset ?? 0) - 100 - below(200))])
     index++
-    return { commit: { outputs, changes, floors: [] }, trims }
+    return { commit: { outputs, changes }, trims }
   }
 }
 
