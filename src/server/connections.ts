@@ -5,7 +5,7 @@
  * (`requestTimeoutMs`), the time between requests (72 s), and the reading of an answer, where a client that takes nothing
  * for IDLE_MS is gone. One of these ends every connection that a client leaves half open.
  */
-import { type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
+import { type Server, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { ConnectionError } from 'fastify'
 import { formatProblem, PROBLEM_TYPE, problemOf } from './problem.ts'
@@ -15,36 +15,33 @@ const LINGER_MS = 2_000
 /** Longer than the longest wait of a call, during which nothing need be sent. */
 export const IDLE_MS = 180_000
 
-interface Exchange {
-  readonly request: IncomingMessage
-  readonly response: ServerResponse
-}
-
-/** Requests of a connection that are not answered yet. */
-const underWay = new WeakMap<Socket, Set<Exchange>>()
+/** Answers of a connection that are not out yet: nearly always one, and a set only where a client sends ahead. */
+const underWay = new WeakMap<Socket, ServerResponse | Set<ServerResponse>>()
 /** Connections on which something came that is no request. They end with their last answer. */
 const broken = new WeakSet<Socket>()
 
-/** Knows a request of its connection until it is answered. */
-export function follow(request: IncomingMessage, response: ServerResponse): void {
-  const { socket } = request
-  const exchange = { request, response }
-  let exchanges = underWay.get(socket)
-  if (exchanges === undefined) {
-    exchanges = new Set()
-    underWay.set(socket, exchanges)
-  }
-  exchanges.add(exchange)
-  response.once('close', () => {
-    exchanges.delete(exchange)
-    if (broken.has(socket) && !hasAnswersToCome(socket)) endSlowly(socket)
-  })
+/** Knows a request of its connection until it is answered, which `forget` is to be told. */
+export function follow(response: ServerResponse): void {
+  const { socket } = response.req
+  const others = underWay.get(socket)
+  if (others === undefined) underWay.set(socket, response)
+  else if (others instanceof Set) others.add(response)
+  else underWay.set(socket, new Set([others, response]))
+}
+
+export function forget(response: ServerResponse): void {
+  const { socket } = response.req
+  const open = underWay.get(socket)
+  if (open instanceof Set) open.delete(response)
+  else if (open === response) underWay.delete(socket)
+  if (broken.has(socket) && !hasAnswersToCome(socket)) endSlowly(socket)
 }
 
 /** Whether answers to whole requests are still to go out, or one is going out. */
 function hasAnswersToCome(socket: Socket): boolean {
-  const exchanges = [...(underWay.get(socket) ?? [])]
-  return exchanges.some(({ request, response }) => request.complete || response.headersSent)
+  const open = underWay.get(socket) ?? []
+  const responses = open instanceof Set || Array.isArray(open) ? [...open] : [open]
+  return responses.some(({ req, headersSent }) => req.complete || headersSent)
 }
 
 /**
@@ -88,9 +85,12 @@ export function boundConnections(server: Server, maxConnections: number, heartbe
   const open = new Set<Socket>()
   server.maxConnections = maxConnections
   server.setTimeout(Math.max(IDLE_MS, 2 * heartbeatMs))
+  function remove(this: Socket): void {
+    open.delete(this)
+  }
   server.on('connection', (socket: Socket) => {
     open.add(socket)
-    socket.once('close', () => open.delete(socket))
+    socket.on('close', remove)
   })
   return {
     endUnused() {

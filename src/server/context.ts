@@ -6,6 +6,7 @@ import type { KeyRing } from './access/key-ring.ts'
 import type { Sessions } from './access/sessions.ts'
 import type { Appender } from './appender.ts'
 import type { Directory } from './directory.ts'
+import type { Tails } from './follower.ts'
 import type { Load, Visit } from './load.ts'
 import type { ServerSettings } from './settings.ts'
 
@@ -15,6 +16,7 @@ export interface Context {
   readonly settings: ServerSettings
   readonly directory: Directory
   readonly appender: Appender
+  readonly tails: Tails
   readonly load: Load
   readonly gate: Gate
   /** Null where the server knows of no key file. */

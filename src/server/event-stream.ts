@@ -33,26 +33,45 @@ export function streamAnswer(description: string, schema: JsonSchema): Answer {
 export function streamEvents(
   reply: FastifyReply,
   signal: AbortSignal,
-  run: (stream: EventStream) => Promise<void>,
+  run: (events: Events) => Promise<void>,
 ): FastifyReply {
-  const stream = new EventStream(reply, signal)
-  run(stream).then(
+  const stream = new EventStream(reply)
+  run(new Events(stream, signal)).then(
     () => stream.end(),
     (error: unknown) => stream.fail(error),
   )
   return reply
 }
 
-export class EventStream {
-  readonly #raw: FastifyReply['raw']
+/** The events of one stream, each of which waits for the reader, until `signal` ends it. */
+export class Events {
+  readonly #stream: EventStream
   readonly #signal: AbortSignal
 
-  /** Takes the connection over from Fastify. */
-  constructor(reply: FastifyReply, signal: AbortSignal) {
-    this.#raw = reply.raw
+  constructor(stream: EventStream, signal: AbortSignal) {
+    this.#stream = stream
     this.#signal = signal
+  }
+
+  /** Writes one event; `data` may have lines. */
+  async send(data: string, id?: number): Promise<void> {
+    if (!this.#signal.aborted && !this.#stream.write(data, id)) await this.#stream.drained(this.#signal)
+  }
+
+  async beat(): Promise<void> {
+    if (!this.#signal.aborted && !this.#stream.writeBeat()) await this.#stream.drained(this.#signal)
+  }
+}
+
+export class EventStream {
+  readonly #raw: FastifyReply['raw']
+
+  /** Takes the connection over from Fastify. */
+  constructor(reply: FastifyReply) {
+    this.#raw = reply.raw
     const headers = reply.getHeaders()
     reply.hijack()
+    release(this.#raw)
     // All at once: Node keeps what `setHeader` is given for as long as the answer lasts.
     this.#raw.writeHead(200, {
       ...(headers as OutgoingHttpHeaders),
@@ -63,34 +82,48 @@ export class EventStream {
     this.#raw.flushHeaders()
   }
 
-  /** Writes one event; `data` may have lines. */
-  async send(data: string, id?: number, name?: string): Promise<void> {
+  /** Writes one event; `data` may have lines. False: the reader is slow, wait until it has drained. */
+  write(data: string, id?: number, name?: string): boolean {
     const lines = data.includes('\n') || data.includes('\r') ? data.split(/\r\n|\r|\n/).join('\ndata: ') : data
-    await this.#write(
+    return this.#raw.write(
       `${name === undefined ? '' : `event: ${name}\n`}${id === undefined ? '' : `id: ${id}\n`}data: ${lines}\n\n`,
     )
   }
 
   /** A comment, which readers skip: it shows both ends, and the proxies between, that the stream lives. */
-  async beat(): Promise<void> {
-    await this.#write(':\n\n')
+  writeBeat(): boolean {
+    return this.#raw.write(':\n\n')
+  }
+
+  onceDrained(go: () => void): void {
+    this.#raw.once('drain', go)
+  }
+
+  async drained(signal: AbortSignal): Promise<void> {
+    await once(this.#raw, 'drain', { signal }).catch(() => {})
   }
 
   /** Tells why the stream ends. Its status went out long ago. */
-  async fail(error: unknown): Promise<void> {
-    await this.send(formatProblem(problemOf(error)), undefined, 'problem')
+  fail(error: unknown): void {
+    this.write(formatProblem(problemOf(error)), undefined, 'problem')
     this.end()
   }
 
   end(): void {
     this.#raw.end()
   }
-
-  async #write(text: string): Promise<void> {
-    if (this.#signal.aborted || this.#raw.write(text)) return
-    await once(this.#raw, 'drain', { signal: this.#signal }).catch(() => {})
-  }
 }
+
+/**
+ * With a log Fastify waits for the end of an answer, also of one that was taken over, and keeps request and reply until
+ * then. What it listens to is the errors and the end of the response; an error after that is of a client that went away.
+ */
+function release(raw: FastifyReply['raw']): void {
+  for (const listener of raw.listeners('error') as (() => void)[]) raw.off('error', listener).off('finish', listener)
+  raw.on('error', ignore)
+}
+
+function ignore(): void {}
 
 /** Whether the caller asked for a stream of events. */
 export function wantsEvents(accept: string | undefined): boolean {

@@ -2,8 +2,8 @@
  * How much the server has under way, and the bounds on it.
  *
  * A request is either at work (parsing, storing, answering) or waiting: a long poll, an event stream, `Prefer: wait`.
- * Those that wait hold a connection and a timer and no more, and there are many of them on a healthy server, so they
- * have a cap of their own and leave the other one free. Past a cap the answer is `OVERLOADED`, before the body is read.
+ * Those that wait hold a connection and little more, and there are many of them on a healthy server, so they have a cap
+ * of their own and leave the other one free. Past a cap the answer is `OVERLOADED`, before the body is read.
  *
  * Of each cap a class of requests may fill a share (work-class.ts), so the lower classes are refused first. The cap on
  * work falls while the event loop is late (policy/load-limit.ts), but for what ends work: that has all of `maxInFlight`.
@@ -17,7 +17,7 @@
  *
  * Invariants
  *  1. A visit counts under exactly one cap from `enter` to `leave`.
- *  2. The signal of a wait is aborted when the client goes away and when the server closes, so no wait outlives either.
+ *  2. Who waits is told to end when the client goes away and when the server closes, so no wait outlives either.
  *  3. After `close` nothing enters, and a wait that begins is over at once.
  */
 import { SluiceError } from '../errors.ts'
@@ -38,7 +38,7 @@ const COUNT_SAMPLES = 10
 
 export class Load {
   readonly #options: LoadOptions
-  readonly #waits = new Set<AbortController>()
+  readonly #waits = new Set<Visit>()
   /** What is let in now, at most `maxInFlight`. */
   #limit: number
   #inFlight = 0
@@ -126,20 +126,20 @@ export class Load {
   /** Ends every wait; nothing enters from now on. */
   close(): void {
     this.#closed = true
-    for (const wait of this.#waits) wait.abort()
+    for (const visit of this.#waits) visit.cutWait()
   }
 
   /** For visits only. */
-  move(wait: AbortController, to: 'waiting' | 'work', workClass: WorkClass): boolean {
+  move(visit: Visit, to: 'waiting' | 'work', workClass: WorkClass): boolean {
     if (to === 'work') {
-      if (this.#waits.delete(wait)) this.#inFlight++
+      if (this.#waits.delete(visit)) this.#inFlight++
       return true
     }
-    if (this.#waits.has(wait)) return true
+    if (this.#waits.has(visit)) return true
     if (this.#waits.size >= Math.ceil(this.#options.maxWaiting * SHARES[workClass])) return false
-    this.#waits.add(wait)
+    this.#waits.add(visit)
     this.#inFlight--
-    if (this.#closed) wait.abort()
+    if (this.#closed) visit.cutWait()
     return true
   }
 
@@ -156,8 +156,8 @@ export class Load {
   }
 
   /** For visits only. */
-  drop(wait: AbortController | null): void {
-    if (wait === null || !this.#waits.delete(wait)) this.#inFlight--
+  drop(visit: Visit): void {
+    if (!this.#waits.delete(visit)) this.#inFlight--
   }
 
   #retryAfterMs(): number {
@@ -171,7 +171,9 @@ export class Load {
 export class Visit {
   readonly #load: Load
   readonly #class: WorkClass
-  #wait: AbortController | null = null
+  #abort: AbortController | null = null
+  /** Ends the wait, if it has one. */
+  #end: (() => void) | null = null
   #bodyBytes = 0
   #isOver = false
   #isHandled = false
@@ -187,16 +189,28 @@ export class Visit {
 
   /** Counts as waiting from now on; the signal ends the wait. Null where too many wait already. */
   tryWait(): AbortSignal | null {
-    this.#wait ??= new AbortController()
-    if (this.#isOver) this.#wait.abort()
-    else if (!this.#load.move(this.#wait, 'waiting', this.#class)) return null
-    return this.#wait.signal
+    const abort = (this.#abort ??= new AbortController())
+    return this.#tryHold(() => abort.abort()) ? abort.signal : null
   }
 
   /** The same, and `OVERLOADED` where too many wait. */
   wait(): AbortSignal {
-    const signal = this.tryWait()
-    if (signal !== null) return signal
+    return this.tryWait() ?? this.#refuseWait()
+  }
+
+  /** The same for those of which there are thousands: `end` is called, maybe twice, where a signal would be aborted. */
+  hold(end: () => void): void {
+    if (!this.#tryHold(end)) this.#refuseWait()
+  }
+
+  #tryHold(end: () => void): boolean {
+    this.#end = end
+    if (!this.#isOver) return this.#load.move(this, 'waiting', this.#class)
+    end()
+    return true
+  }
+
+  #refuseWait(): never {
     const retryAfterMs = this.#load.refuse(this.#class)
     throw new SluiceError(
       'OVERLOADED',
@@ -206,12 +220,12 @@ export class Visit {
   }
 
   endWait(): void {
-    if (this.#wait !== null && !this.#isOver) this.#load.move(this.#wait, 'work', this.#class)
+    if (!this.#isOver) this.#load.move(this, 'work', this.#class)
   }
 
   /** Ends its wait, if it has one, as if the time were over. */
   cutWait(): void {
-    this.#wait?.abort()
+    this.#end?.()
   }
 
   /** Makes room for a body, or throws `OVERLOADED`. */
@@ -248,7 +262,7 @@ export class Visit {
     if (this.#isOver) return
     if (!this.#isHandled) this.dropBody()
     this.#isOver = true
-    this.#load.drop(this.#wait)
-    this.#wait?.abort()
+    this.#load.drop(this)
+    this.#end?.()
   }
 }

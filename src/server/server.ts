@@ -6,6 +6,7 @@
  * `close` takes nothing new, ends every wait (long polls answer what they have, streams end), gives requests at work
  * `drainMs`, then cuts their connections. It does not close the `Sluice` it serves: whoever opened that closes it.
  */
+import type { ServerResponse } from 'node:http'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest, LogController } from 'fastify'
 import { SluiceError } from '../errors.ts'
 import type { Sluice } from '../index.ts'
@@ -17,14 +18,15 @@ import { collectRoutes } from './api/document.ts'
 import { checkQuery } from './api/operation.ts'
 import { Appender } from './appender.ts'
 import { announcedBytes, checkBodyHeaders } from './bodies.ts'
-import { answerBrokenRequest, boundConnections, follow } from './connections.ts'
+import { answerBrokenRequest, boundConnections, follow, forget } from './connections.ts'
 import { type Context, MAX_PATH_CHARS } from './context.ts'
 import { Directory } from './directory.ts'
+import { Tails } from './follower.ts'
 import { guardDoor, watchLoop } from './front-door.ts'
 import { createGuard } from './guard.ts'
-import { Load } from './load.ts'
+import { Load, type Visit } from './load.ts'
 import { escapeControls } from './log-text.ts'
-import { createMetrics } from './metrics.ts'
+import { createMetrics, type Metrics } from './metrics.ts'
 import { formatProblem, PROBLEM_TYPE, problemOf, retryAfterSeconds, toSluiceError } from './problem.ts'
 import { checkRequest } from './request-check.ts'
 import { backupRoutes } from './routes/backup.ts'
@@ -80,6 +82,7 @@ export function createServer(sluice: Sluice, options: ServerOptions = {}): Serve
     settings,
     directory: new Directory(sluice, settings.maxQueues),
     appender: new Appender(engine),
+    tails: new Tails(engine, settings.heartbeatMs),
     load: new Load(settings),
     keys,
     sessions,
@@ -157,6 +160,7 @@ function createApp(context: Context): FastifyInstance {
   app.removeAllContentTypeParsers()
   app.decorateRequest('visit', null as never)
   app.decorateRequest('caller', null as never)
+  app.decorateRequest('operation', undefined)
   const guard = createGuard(settings.host, settings.allowedHosts)
   let isFailureTold = false
 
@@ -171,27 +175,27 @@ function createApp(context: Context): FastifyInstance {
   app.addHook('onRequest', (request, reply, done) => {
     reply.header('x-content-type-options', 'nosniff').header('referrer-policy', 'no-referrer')
     try {
-      request.visit = load.enter(classOf(request.method, request.url))
-      follow(request.raw, reply.raw)
-      // It comes once.
-      reply.raw.on('close', () => {
-        request.visit.leave()
-        gate.leave(request)
-      })
-      checkRequest(request.raw)
-      if (request.is404) throw noRoute(request, reply)
+      // Once: Fastify makes it anew each time that it is asked for.
+      const { config, url } = request.routeOptions
+      request.operation = config.operation
+      const { method, raw } = request
+      const visit = attend(reply.raw, { load, gate, metrics }, method, url)
+      request.visit = visit
+      checkRequest(raw)
+      if (url === undefined) throw noRoute(request, reply)
+      const { headers } = raw
       checkHost(request)
-      guard({ method: request.method, headers: request.headers, localAddress: request.socket.localAddress })
-      const { access = 'open' } = request.routeOptions.config
+      guard({ method, headers, localAddress: raw.socket.localAddress })
+      const { access = 'open' } = config
       if (access !== 'open') {
         const { caller, session } = gate.identify(request)
         request.caller = caller
-        gate.follow(request, session)
-        checkAccess(access, request.caller, request)
+        gate.follow(visit, caller, session)
+        checkAccess(access, caller, request)
       }
       checkQuery(request)
       checkBodyHeaders(request)
-      request.visit.takeBody(announcedBytes(request.headers, settings))
+      visit.takeBody(announcedBytes(headers, settings))
       done()
     } catch (error) {
       done(error as Error)
@@ -199,10 +203,6 @@ function createApp(context: Context): FastifyInstance {
   })
   app.addHook('onSend', (_request, reply, _payload, done) => {
     if (load.isClosed) reply.header('connection', 'close')
-    done()
-  })
-  app.addHook('onResponse', (request, reply, done) => {
-    metrics.count(request, reply)
     done()
   })
   app.setErrorHandler((error, request, reply) => {
@@ -241,6 +241,32 @@ function createApp(context: Context): FastifyInstance {
   app.register(async (scope) => healthRoutes(scope, context, metrics, routes))
   app.register(async (scope) => refuseOtherMethods(scope, methodsByUrl))
   return app
+}
+
+/**
+ * Lets a request in, and sees it off when the connection is done with it. The function that hears of that lives as long
+ * as an event stream, so it knows nothing of the request but what it needs.
+ */
+function attend(
+  response: ServerResponse,
+  { load, gate, metrics }: Pick<Context, 'load' | 'gate'> & { readonly metrics: Metrics },
+  method: string,
+  route = 'none',
+): Visit {
+  const startedAtMs = performance.now()
+  // One that is turned away here is counted as the others are.
+  let visit: Visit | null = null
+  // It comes once.
+  response.on('close', () => {
+    if (response.headersSent) metrics.count(method, route, response.statusCode, performance.now() - startedAtMs)
+    if (visit === null) return
+    forget(response)
+    visit.leave()
+    gate.leave(visit)
+  })
+  visit = load.enter(classOf(method, response.req.url ?? ''))
+  follow(response)
+  return visit
 }
 
 /** Names, headers and errors of others may stand in a line; it stays one line of one program's text. */

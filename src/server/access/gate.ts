@@ -11,6 +11,7 @@
 import type { FastifyRequest } from 'fastify'
 import { SluiceError } from '../../errors.ts'
 import { isWriteFromOwnPage } from '../guard.ts'
+import type { Visit } from '../load.ts'
 import type { KeyRing } from './key-ring.ts'
 import { ANYONE, type Caller } from './scopes.ts'
 import type { Sessions } from './sessions.ts'
@@ -41,8 +42,8 @@ export class Gate {
   readonly #keys: KeyRing | null
   readonly #sessions: Sessions
   readonly #report: (count: number) => void
-  /** Calls that were let in, and the sessions that they are of. */
-  readonly #underWay = new Map<FastifyRequest, string | undefined>()
+  /** Calls that were let in, by whose key and of which session. */
+  readonly #underWay = new Map<Visit, { readonly keyId: string; readonly session: string | undefined }>()
   #failures = 0
   #reportAtMs = Number.NEGATIVE_INFINITY
   #timer: NodeJS.Timeout | null = null
@@ -106,25 +107,24 @@ export class Gate {
   }
 
   /** Follows a call that was let in, until it is over. */
-  follow(request: FastifyRequest, session?: string): void {
-    if (request.caller !== ANYONE) this.#underWay.set(request, session)
+  follow(visit: Visit, caller: Caller, session?: string): void {
+    if (caller !== ANYONE) this.#underWay.set(visit, { keyId: caller.id, session })
   }
 
-  leave(request: FastifyRequest): void {
-    this.#underWay.delete(request)
+  leave(visit: Visit): void {
+    this.#underWay.delete(visit)
   }
 
   /** Ends the session of the cookie with its waits, and gives the `Set-Cookie` that removes it. */
   endSession(cookie: string | undefined): string {
     const ended = this.#sessions.find(cookie)?.id
-    if (ended !== undefined)
-      for (const [request, session] of this.#underWay) if (session === ended) request.visit.cutWait()
+    if (ended !== undefined) for (const [visit, { session }] of this.#underWay) if (session === ended) visit.cutWait()
     return this.#sessions.end(cookie)
   }
 
   #endWaits(): void {
-    for (const request of this.#underWay.keys()) {
-      if (this.#keys?.find(request.caller.id) === null) request.visit.cutWait()
+    for (const [visit, { keyId }] of this.#underWay) {
+      if (this.#keys?.find(keyId) === null) visit.cutWait()
     }
   }
 

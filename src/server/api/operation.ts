@@ -62,6 +62,10 @@ declare module 'fastify' {
     /** It only refuses a method that the path does not take. */
     isRefusal?: true
   }
+  interface FastifyRequest {
+    /** Of its route; there from the first hook on. */
+    operation: Operation | undefined
+  }
 }
 
 /** The options of a route that is this operation. */
@@ -82,30 +86,26 @@ export function json(description: string, schema: JsonSchema, headers?: Answer['
 
 const NO_MEMBERS = {}
 
-function operationOf(request: FastifyRequest): Operation | undefined {
-  return request.routeOptions.config.operation
-}
-
 /** The parts of the path. */
 export function readParams<R extends Readers>(request: FastifyRequest, readers: R): Read<R> {
-  assert(operationOf(request)?.params === readers, 'a handler reads the path as its route says')
+  assert(request.operation?.params === readers, 'a handler reads the path as its route says')
   return readMembers(request.params, readers, 'the path')
 }
 
 export function readQuery<R extends Readers>(request: FastifyRequest, readers: R): Read<R> {
-  assert(operationOf(request)?.query === readers, 'a handler reads the query as its route says')
+  assert(request.operation?.query === readers, 'a handler reads the query as its route says')
   return readMembers(request.query, readers, 'the query')
 }
 
 /** A control body, parsed, and its text: for routes that cut parts out of it. */
 export function readBodyText(request: FastifyRequest, readers: Readers): ReturnType<typeof readControl> {
-  assert(operationOf(request)?.body?.readers === readers, 'a handler reads the body as its route says')
+  assert(request.operation?.body?.readers === readers, 'a handler reads the body as its route says')
   return readControl(request)
 }
 
 /** Refuses a query that the route does not read, before anything is done for the request. */
 export function checkQuery(request: FastifyRequest): void {
-  const operation = operationOf(request)
+  const { operation } = request
   // Nearly every call that changes something has none and takes none.
   if (operation !== undefined && operation.query === undefined && !request.url.includes('?')) return
   if (operation !== undefined) readMembers(request.query, operation.query ?? NO_MEMBERS, 'the query')

@@ -190,12 +190,12 @@ async function followJob(
   const signal = request.visit.wait()
   let job = first
   let version = Number.isSafeInteger(seen) ? seen : -1
-  return streamEvents(reply, signal, async (stream) => {
+  return streamEvents(reply, signal, async (events) => {
     for (;;) {
       if (job.version > version) {
         version = job.version
-        await stream.send(formatJob(job), version)
-      } else await stream.beat()
+        await events.send(formatJob(job), version)
+      } else await events.beat()
       if (isTerminal(job) || signal.aborted) return
       const found = await engine.watch({ id, version, untilTerminal: false, waitMs: settings.heartbeatMs }, signal)
       if (found.status === 'not-found') throw noJob(id)

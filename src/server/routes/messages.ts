@@ -1,29 +1,24 @@
 /** Messages of a topic: publish one or a batch, read a page, follow the topic as it grows. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { BatchView, type ReadFrom, type ReadOutcome } from '../../index.ts'
+import type { ReadFrom } from '../../index.ts'
 import { schemaOf } from '../../json-schema.ts'
 import { invalidOption } from '../../options-check.ts'
-import { offsetError } from '../../outcomes.ts'
 import { readFrom as checkFrom } from '../../setting-rules.ts'
 import { publishedMessage } from '../accepted.ts'
 import { describe, json, type Operation, readParams, readQuery } from '../api/operation.ts'
 import { count, listOf, ref, shape } from '../api/schemas.ts'
 import { BATCH_TYPE, isBatch, payloadBody, readPayload, readsPayloads } from '../bodies.ts'
 import { type Context, JSON_TYPE, MAX_WAIT_MS, waiting } from '../context.ts'
-import { notFound } from '../directory.ts'
-import { type EventStream, LAST_EVENT_ID, streamAnswer, streamEvents, wantsEvents } from '../event-stream.ts'
+import { EventStream, LAST_EVENT_ID, streamAnswer, wantsEvents } from '../event-stream.ts'
+import { Follower, STREAM_PAGE } from '../follower.ts'
 import { HEADERS_NOTE, MESSAGE_HEADERS, readRequest } from '../incoming.ts'
 import { PAYLOAD_TYPES, refuseOtherTypes } from '../media-types.ts'
 import { about, named, reader, wholeText } from '../members.ts'
-import { nextHelping } from '../paging.ts'
+import { takePage } from '../pages.ts'
 import { validate } from '../validation.ts'
-import { formatMessage } from '../views.ts'
 import { appendLines } from './batch.ts'
 
 const MAX_PAGE = 1_000
-/** Of an event stream: there may be thousands, and each holds a page while its reader is slow. */
-const STREAM_PAGE = 100
-const STREAM_BYTES = 262_144
 const ISO_TIME = /^\d{4}-\d{2}-\d{2}(?:T[\d:.]+(?:Z|[+-]\d{2}:\d{2})?)?$/
 
 /** `earliest`, `latest`, an offset, or a time in ISO 8601; in a body also `{"timeMs": …}`. */
@@ -118,23 +113,6 @@ async function publish(context: Context, request: FastifyRequest, reply: Fastify
   return reply.code(201).type(JSON_TYPE).send(JSON.stringify(published))
 }
 
-interface Page {
-  /** Each as JSON text. */
-  readonly messages: readonly { readonly offset: number; readonly text: string }[]
-  readonly next: number
-  readonly earliest: number
-  readonly head: number
-}
-
-interface PageWish {
-  readonly topic: string
-  readonly from: ReadFrom
-  readonly limit: number
-  /** About how many bytes of messages. */
-  readonly budgetBytes: number
-  readonly waitMs: number
-}
-
 async function readPage(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
   const { topic } = readParams(request, TOPIC)
   const { from, limit, waitMs } = readQuery(request, PAGE_QUERY)
@@ -149,83 +127,29 @@ async function readPage(context: Context, request: FastifyRequest, reply: Fastif
 
 /** Every message from there on as an event, its offset as the id, so that `Last-Event-ID` goes on behind it. */
 async function follow(
-  { engine, settings }: Context,
+  { engine, tails }: Context,
   request: FastifyRequest,
   reply: FastifyReply,
   topic: string,
   from: ReadFrom,
 ): Promise<FastifyReply> {
   const last = request.headers['last-event-id']
-  const signal = request.visit.wait()
+  const start = last === undefined ? from : nextOf(last)
+  const follower = new Follower(tails, topic)
+  holdFollower(request, follower)
   // The first page comes before the status goes out, so that a place that cannot be read is still a proper error.
-  const wish = { topic, limit: STREAM_PAGE, budgetBytes: STREAM_BYTES }
-  const page = await takePage(engine, { ...wish, from: last === undefined ? from : nextOf(last), waitMs: 0 }, signal)
-  return streamEvents(reply, signal, (stream) => sendPages(stream, engine, wish, page, settings.heartbeatMs, signal))
+  const page = await takePage(engine, { ...STREAM_PAGE, topic, from: start, waitMs: 0 })
+  follower.start(new EventStream(reply), page)
+  return reply
 }
 
-/** Sends a page and waits for the next one, until `signal` ends it. Thousands may wait here, so it holds little. */
-async function sendPages(
-  stream: EventStream,
-  engine: Context['engine'],
-  wish: Pick<PageWish, 'topic' | 'limit' | 'budgetBytes'>,
-  first: Page,
-  heartbeatMs: number,
-  signal: AbortSignal,
-): Promise<void> {
-  let { messages, next } = first
-  for (;;) {
-    for (const { offset, text } of messages) await stream.send(text, offset)
-    if (messages.length === 0) await stream.beat()
-    if (signal.aborted) return
-    const { topic, limit, budgetBytes } = wish
-    const max = nextHelping({ wanted: limit, budgetBytes, takenCount: 0, takenBytes: 0 })
-    const outcome = await engine.read({ topic, from: next, max, waitMs: heartbeatMs }, signal)
-    ;({ messages, next } = await takePage(engine, { ...wish, from: next, waitMs: 0 }, signal, outcome))
-  }
+/** Apart from what knows the request: the function lives as long as the stream. */
+function holdFollower({ visit }: FastifyRequest, follower: Follower): void {
+  visit.hold(() => follower.stop())
 }
 
 function nextOf(lastEventId: string | string[]): number {
   const last = readFrom(lastEventId, 'Last-Event-ID')
   if (typeof last !== 'number') throw invalidOption('Last-Event-ID', lastEventId, 'the id of an event of this topic')
   return last + 1
-}
-
-/** `first`: what was read already, by the same wish. */
-async function takePage(
-  engine: Context['engine'],
-  wish: PageWish,
-  signal?: AbortSignal,
-  first?: ReadOutcome,
-): Promise<Page> {
-  const { topic, limit, budgetBytes } = wish
-  const messages: Page['messages'][number][] = []
-  let page: Page | null = null
-  let bytes = 0
-  for (;;) {
-    const taken = messages.length
-    const max = nextHelping({ wanted: limit, budgetBytes, takenCount: taken, takenBytes: bytes })
-    if (page !== null && (max === 0 || page.next >= page.head)) return page
-    const from: ReadFrom = page?.next ?? wish.from
-    const outcome: ReadOutcome =
-      page === null && first !== undefined
-        ? first
-        : await engine.read({ topic, from, max, waitMs: taken === 0 ? wish.waitMs : 0 }, signal)
-    if (outcome.status !== 'read') {
-      // What was read before is good; the next call hears of the rest.
-      if (page !== null) return page
-      throw outcome.status === 'not-found' ? notFound('topic', topic) : offsetError(topic, outcome)
-    }
-    for (const slice of outcome.messages) {
-      const view = new BatchView(slice.bytes)
-      for (let i = slice.from; i < slice.to; i++) {
-        const offset = slice.baseOffset + i
-        const text = formatMessage(view, i, { partition: slice.partition, offset, timestampMs: slice.timestampMs })
-        messages.push({ offset, text })
-        bytes += text.length
-      }
-    }
-    const read: Page = { messages, next: outcome.next, earliest: outcome.earliest, head: outcome.head }
-    page = read
-    if (messages.length === taken) return read
-  }
 }
