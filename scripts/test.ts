@@ -22,7 +22,7 @@ const TEST_TIMEOUT_MS = 300_000
 /** Matches the machine that the project is measured on. */
 const FILES_AT_ONCE = 2
 /** Files that start brokers, from `test/`. */
-const WITH_BROKERS = /^(journals\/|conformance\/brokers|faults\/brokers|examples-brokers|readme|cli-brokers)/
+const WITH_BROKERS = /^(journals\/|conformance\/brokers|faults\/brokers|examples-brokers|brokers-|cli-broker|readme)/
 /** Longer than any test says nothing; then something hangs, such as a file whose tests ended and whose process does not. */
 const SILENCE_MS = 360_000
 

@@ -13,7 +13,9 @@ export interface Verified {
   readonly findings: readonly Finding[]
 }
 
-export interface VerifyOptions extends Pick<OpenOptions, 'credential' | 'insecureHttp'> {
+/** Of a broker: what is to be kept, as for `open`. */
+export interface VerifyOptions
+  extends Pick<OpenOptions, 'credential' | 'insecureHttp' | 'durability' | 'copies' | 'connectMs'> {
   /** Hears of the bytes that were read by now, of a folder or a backup. */
   readonly onRead?: ((bytes: number) => void) | undefined
 }
@@ -26,7 +28,7 @@ export interface VerifyOptions extends Pick<OpenOptions, 'credential' | 'insecur
 export async function verify(location: string, options: VerifyOptions = {}): Promise<Verified> {
   const nodeProblem = findNodeProblem(process.versions.node)
   if (nodeProblem !== null) throw nodeProblem
-  const { onRead = () => {}, ...rest } = options
+  const { onRead = () => {}, durability, copies, connectMs, ...rest } = options
   const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(location)?.[1]?.toLowerCase()
   if (scheme === 'http' || scheme === 'https') return toVerified('server', await verifyServer(location, rest))
   const broker = await import('./broker/verify.ts')
@@ -35,7 +37,7 @@ export async function verify(location: string, options: VerifyOptions = {}): Pro
     const url = new URL(location)
     const namespace = url.searchParams.get('namespace') ?? 'sluice'
     url.searchParams.delete('namespace')
-    return toVerified('broker', await broker.verifyBroker({ url, namespace }))
+    return toVerified('broker', await broker.verifyBroker({ url, namespace, durability, copies, connectMs }))
   }
   const isFile = statSync(location, { throwIfNoEntry: false })?.isFile() === true
   return isFile

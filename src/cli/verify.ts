@@ -25,10 +25,13 @@ begin with 'verify-'; they stay there, empty or not. Exits with 1 where anything
     'sluice verify ./data',
     'sluice verify ./sluice-2026-01-31.backup --json',
     'sluice verify https://queue.example.com',
+    'sluice verify redis://127.0.0.1 --durability disk',
     'sluice verify redis://127.0.0.1 --suite',
   ],
   options: {
     suite: { type: 'boolean', text: 'Run the conformance scenarios against the URL, too.' },
+    durability: { type: 'string', value: 'LEVEL', text: "Of a broker: 'disk' or 'os', as it will be asked for." },
+    copies: { type: 'string', value: 'N', text: 'Of a broker: on how many machines a message must be.' },
     grep: { type: 'string', value: 'TEXT', text: 'With --suite: only scenarios whose title has this.' },
   },
   async run(input) {
@@ -44,7 +47,7 @@ begin with 'verify-'; they stay there, empty or not. Exits with 1 where anything
 }
 
 async function verifyOnly(input: Input, location: string): Promise<number> {
-  const { kind, isGood, findings } = await look(location)
+  const { kind, isGood, findings } = await look(input, location)
   print(
     input.isJson,
     { location: withoutPassword(location), kind, isGood, findings },
@@ -53,7 +56,7 @@ async function verifyOnly(input: Input, location: string): Promise<number> {
   return isGood ? 0 : 1
 }
 
-async function look(location: string) {
+async function look(input: Input, location: string) {
   const progress = createProgress()
   const url = /^https?:\/\//i.test(location) ? new URL(location) : null
   const credential = url === null ? undefined : credentialFor(url)
@@ -61,6 +64,8 @@ async function look(location: string) {
     return await verifyPlace(location, {
       onRead: (bytes) => progress.show(() => `${bytesText(bytes)} read`),
       ...(credential === undefined ? {} : { credential }),
+      durability: readDurability(input.value('durability')),
+      copies: input.count('copies', 1, 100),
     })
   } finally {
     progress.end()
@@ -68,7 +73,7 @@ async function look(location: string) {
 }
 
 async function verifyWithSuite(input: Input, location: string): Promise<number> {
-  const { kind, isGood, findings } = await look(location)
+  const { kind, isGood, findings } = await look(input, location)
   if (!input.isJson) process.stdout.write(describe(location, isGood, findings))
   if (!isGood) {
     if (input.isJson)
@@ -86,6 +91,11 @@ async function verifyWithSuite(input: Input, location: string): Promise<number> 
     `${passed} scenarios hold, ${failed} do not, ${results.length - passed - failed} are not for this engine.\n`,
   )
   return failed === 0 && passed > 0 ? 0 : 1
+}
+
+function readDurability(given: string | undefined): 'disk' | 'os' | undefined {
+  if (given === undefined || given === 'disk' || given === 'os') return given
+  throw new UsageError(`--durability is '${given}'; it must be disk or os.`)
 }
 
 const MARKS = { ok: 'ok', warn: 'WARN', refuse: 'WRONG' }

@@ -92,8 +92,8 @@ export interface Mailbox {
 export interface Journal {
   readonly abilities: JournalAbilities
   /**
-   * Waits until the journal is nobody else's, and takes it. Rejects only if `signal` aborts (with its reason) or after
-   * `close`. An earlier grant of this journal that has not ended is given up first.
+   * Waits until the journal is nobody else's, and takes it. Rejects if `signal` aborts (with its reason), after `close`, and
+   * where what it finds is not to be worked on: `ENGINE_CHANGED`, `CORRUPT`, `FOREIGN_DATA`. An earlier grant of this journal that has not ended is given up first.
    */
   own(signal: AbortSignal): Promise<Grant>
   /**
