@@ -13,7 +13,7 @@
  * off. A death in the middle of a sweep costs nothing: what was copied is as true as before.
  *
  * Invariants
- *  1. A commit is answered `durable`, and is in the cache, only after the journal has all of its parts (P1, P6).
+ *  1. A commit is answered `durable`, and is put into the cache, only after the journal has all of its parts (P1, P6).
  *  2. Epoch and number of entries have no gap within an epoch, and a base says where the epoch before ended, as its owner saw
  *     it; entries of an epoch below one that was claimed before them are overlooked (contract, rule 3).
  *  3. A commit of which a part is missing at the end of its epoch was never answered, and is none.
@@ -220,7 +220,8 @@ class ReplicatedLog implements Log {
     }
     this.#topics.clear()
     if (!this.#isOpen) throw this.#ended.signal.reason
-    this.#cache.apply(batches, changes)
+    this.#cache.put(batches, changes)
+    setImmediate(this.#catchUp)
     this.#counters.commits++
     this.#counters.syncs++
     this.#counters.rowsWritten += batches.length
@@ -229,6 +230,16 @@ class ReplicatedLog implements Log {
     this.#sinceSweepBytes += body.byteLength
     await this.#sweepOn(outcome.place)
     return { status: 'durable', offsets: batches.map(({ baseOffset }) => baseOffset) }
+  }
+
+  /** After the answers of the commit, and the next append, have left. */
+  readonly #catchUp = (): void => {
+    if (!this.#isOpen) return
+    try {
+      this.#cache.catchUp()
+    } catch {
+      // Whoever reads or commits next gets it: invariant 3 of the cache.
+    }
   }
 
   async #tryAppend(

@@ -2,7 +2,13 @@
  * The cache of a journal: the tables of the SQLite log in a private database of this process, which is gone with it. It
  * holds what the journal says, so it is never synced, and built again whenever this process becomes the owner.
  *
- *     filling --declareAll--> open -- apply, … --> closed
+ *     filling --endFilling--> open -- put, catchUp, … --> closed
+ *
+ * What a commit changes is put here when the journal has it, and written when the thread comes to rest: by then whoever waits
+ * for the commit has the answer, and the next append is on its way to the broker. Invariants:
+ *  1. At most one commit is put and not written; whoever reads, writes it first, so nobody sees that it was late.
+ *  2. What the step after it wants to be trimmed is trimmed after it, and nothing is deleted before that step is durable.
+ *  3. Once writing has failed, everything fails with why.
  */
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
@@ -18,8 +24,22 @@ const CACHE_KIB = 32_768
 /** Entries that are put into the cache within one transaction while it is filled. */
 const FILL_BYTES = 8 * 1024 ** 2
 
+interface Put {
+  readonly batches: readonly StoredBatch[]
+  readonly changes: Iterable<StateChange>
+}
+
 export class Cache {
-  readonly state: LogState
+  readonly state: LogState = {
+    get: (key) => {
+      this.catchUp()
+      return this.#table.get(key)
+    },
+    range: (from, to, limit) => {
+      this.catchUp()
+      return this.#table.range(from, to, limit)
+    },
+  }
   readonly #database: DatabaseSync
   readonly #batches: BatchTable
   readonly #table: StateTable
@@ -29,6 +49,10 @@ export class Cache {
   readonly #countPages: StatementSync
   #filledBytes = 0
   #isFilling = true
+  /** Put, and not written yet; and what is to be trimmed then. */
+  #put: Put | null = null
+  #trims: (readonly [id: number, offset: number])[] = []
+  #failure: { readonly error: unknown } | null = null
 
   /** In `folder`, or where the system keeps what is temporary. */
   constructor(folder: string | null) {
@@ -46,7 +70,6 @@ export class Cache {
     }
     this.#batches = new BatchTable(this.#database, damaged)
     this.#table = new StateTable(this.#database, damaged)
-    this.state = this.#table
     this.#begin = this.#database.prepare('BEGIN IMMEDIATE')
     this.#commit = this.#database.prepare('COMMIT')
     this.#countPages = prepareRows(this.#database, 'PRAGMA page_count')
@@ -58,6 +81,7 @@ export class Cache {
   }
 
   get bytes(): number {
+    this.catchUp()
     const [pages] = this.#countPages.get() as unknown as [number]
     return pages * PAGE_BYTES
   }
@@ -93,6 +117,7 @@ export class Cache {
   }
 
   declare({ id, name, partitions }: LogTopic): LogExtent {
+    this.catchUp()
     if (!this.#topics.has(id)) this.#topics.set(id, { id, name, trimTo: 0 })
     const extent = this.#batches.declare({ id, name, partitions })
     this.#batches.keep()
@@ -100,11 +125,29 @@ export class Cache {
   }
 
   read(topic: number, offset: number, maxBytes: number): readonly StoredBatch[] {
+    this.catchUp()
     return this.#batches.read(topic, offset, maxBytes)
   }
 
   /** What was kept in the journal. Copies are here already. */
-  apply(batches: readonly StoredBatch[], changes: Iterable<StateChange>): void {
+  put(batches: readonly StoredBatch[], changes: Iterable<StateChange>): void {
+    this.catchUp()
+    this.#put = { batches, changes }
+  }
+
+  /** Writes what was put. */
+  catchUp(): void {
+    if (this.#failure !== null) throw this.#failure.error
+    if (this.#put === null) return
+    try {
+      this.#apply(this.#put)
+    } catch (error) {
+      this.#failure = { error }
+      throw error
+    }
+  }
+
+  #apply({ batches, changes }: Put): void {
     this.#begin.run()
     let bytes = 0
     for (const batch of batches) {
@@ -115,11 +158,15 @@ export class Cache {
     this.#batches.trimSlice(bytes)
     this.#commit.run()
     this.#batches.keep()
+    this.#put = null
+    for (const [id, offset] of this.#trims) this.#batches.trim(id, offset)
+    this.#trims = []
   }
 
   /** Answers whether there is something new to tell the journal. */
   trim(id: number, offset: number): boolean {
-    this.#batches.trim(id, offset)
+    if (this.#put === null) this.#batches.trim(id, offset)
+    else this.#trims.push([id, offset])
     const topic = this.#topics.get(id)
     if (topic === undefined || topic.trimTo >= offset) return false
     this.#topics.set(id, { ...topic, trimTo: offset })
@@ -129,6 +176,7 @@ export class Cache {
   close(): void {
     if (this.#isFilling) this.#commit.run()
     this.#isFilling = false
+    this.#put = null
     if (this.#database.isOpen) this.#database.close()
   }
 
