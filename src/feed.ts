@@ -197,7 +197,7 @@ export class Feed<T> {
     const kept = { ...options }
     const headers = traceOutput(this.name, kept.headers)
     const value = this.#schema === undefined ? payload : await validatePayload(this.#schema, payload)
-    const message = this.#keep(this.#encode(value), kept, headers, this.#context.host.now(), 0)
+    const message = this.#keep(this.#encode(value), kept, headers, this.#context.engineNow(), 0)
     if (!this.declared.isCurrent) await this.declared.ensure()
     return { topic: this.name, message }
   }
@@ -224,7 +224,7 @@ export class Feed<T> {
     }
     const { key, idempotencyKey, fullWaitMs = this.#fullWaitMs } = options
     const isTimed = options.delayMs !== undefined || options.deadlineMs !== undefined || fullWaitMs !== 0
-    const now = isTimed ? this.#context.host.now() : 0
+    const now = isTimed ? this.#context.engineNow() : 0
     const deadlineAtMs = deadlineOf(options, now)
     const dueAtMs = dueOf(options, now)
     if (fullWaitMs === 0 && !this.#line.isPaced) {
@@ -243,7 +243,8 @@ export class Feed<T> {
         inTime,
       )
     }
-    return this.#line.join(this.#keep(payload, options, headers, now, fullWaitMs === 0 ? 0 : now + fullWaitMs))
+    const giveUpAtMs = fullWaitMs === 0 ? 0 : this.#context.host.now() + fullWaitMs
+    return this.#line.join(this.#keep(payload, options, headers, now, giveUpAtMs))
   }
 
   /** A message that waits, apart from what the caller passed and may write to. */

@@ -102,11 +102,11 @@ export class Job<R = unknown> {
    * the queue. Said from what is known now, without a wait.
    */
   async explain(): Promise<Explained<R>> {
-    const { engine, host } = this.#context
+    const { engine, engineNow } = this.#context
     const outcome = await engine.command({ kind: 'explain', id: this.id })
     if (outcome.status !== 'explained') throw jobNotFoundError(this.id)
     const { job, waits } = outcome
-    return { job: readInfo(job), waits, why: describeWaits(job.status, waits, host.now()) }
+    return { job: readInfo(job), waits, why: describeWaits(job.status, waits, engineNow()) }
   }
 
   /**

@@ -8,7 +8,10 @@ import type { Worker } from './worker.ts'
 
 export interface NounContext {
   readonly engine: Engine
+  /** What lasts is measured by its clock, which never jumps. */
   readonly host: Host
+  /** Now by the clock that the engine goes by: for times that travel, such as deadlines and due times. Never goes back. */
+  engineNow(): number
   /** The largest payload or result in bytes. */
   readonly maxPayloadBytes: number
   /** How workers hold messages: as this process, or by a token that anybody with it may show (over HTTP). */

@@ -1,11 +1,9 @@
 /** Where a Sluice is opened: a folder, memory, a server, or a broker. The engine is loaded with its first use. */
-import { createAwakeHost } from './awake-host.ts'
 import { sendFrom } from './callbacks/send-from.ts'
 import { CALLBACK_RULES, type CallbackOptions } from './callbacks/sender.ts'
 import { checkCredential } from './credential.ts'
 import type { EngineAbilities } from './engine/abilities.ts'
 import { SluiceError } from './errors.ts'
-import { realHost, shiftHost } from './host/host.ts'
 import { BROKER_SCHEMES } from './journals/schemes.ts'
 import {
   checkOptions,
@@ -144,7 +142,7 @@ async function openBroker(location: string, options: OpenOptions): Promise<Sluic
     connectMs,
     stateDir: stateDir ?? null,
   })
-  return createSluice(engine, rest, { holder: 'token', heart: engine.heart })
+  return createSluice(engine, rest, { holder: 'token', heart: engine.heart, clockAheadMs: () => engine.clockAheadMs })
 }
 
 function refuseBrokerOptions(options: OpenOptions, what: string): void {
@@ -190,8 +188,7 @@ async function openRemote(location: string, options: OpenOptions): Promise<Sluic
     )
   }
   const { heart, clockAheadMs } = engine
-  const host = createAwakeHost(clockAheadMs === 0 ? realHost : shiftHost(realHost, clockAheadMs))
-  return createSluice(engine, rest, { holder: 'token', heart, host })
+  return createSluice(engine, rest, { holder: 'token', heart, clockAheadMs: () => clockAheadMs })
 }
 
 function refuseScheme(scheme: string): string {

@@ -65,9 +65,8 @@ export class ScheduleRunner {
   /** Waits for the next tick, or fires what is due. */
   #next(): void {
     if (this.#isEnded) return
-    const { host } = this.#context
     const { ticks, missed } = this.#plan
-    const nowMs = host.now()
+    const nowMs = this.#context.engineNow()
     const plan = planTick(ticks, missed, this.#doneMs, nowMs)
     if (plan.kind === 'wait') {
       if (plan.untilMs !== null) this.#pause(plan.untilMs - nowMs)

@@ -117,7 +117,7 @@ export class Schedule {
 
   /** The next tick after now, ms since 1970; null: there is none. */
   get nextAtMs(): number | null {
-    return this.#ticks.after(this.#context.host.now())
+    return this.#ticks.after(this.#context.engineNow())
   }
 
   /** Fires no more from this process. The schedule stays, and others go on. */
@@ -219,11 +219,11 @@ export async function removeSchedule(
 }
 
 export async function listSchedules(
-  { engine, host }: Pick<NounContext, 'engine' | 'host'>,
+  { engine, engineNow }: Pick<NounContext, 'engine' | 'engineNow'>,
   queue?: string,
 ): Promise<readonly ScheduleInfo[]> {
   const outcome = await engine.command({ kind: 'schedules', queue })
-  return outcome.status === 'schedules' ? outcome.schedules.map((view) => readView(view, host.now())) : []
+  return outcome.status === 'schedules' ? outcome.schedules.map((view) => readView(view, engineNow())) : []
 }
 
 export function readView(view: ScheduleView, nowMs: number): ScheduleInfo {

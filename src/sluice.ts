@@ -56,6 +56,8 @@ export interface SluiceParts {
   readonly holder?: 'process' | 'token' | undefined
   /** Keeps leases by token while the thread of the handlers is blocked. @default nothing does */
   readonly heart?: LeaseHeart | undefined
+  /** How far the clock that the engine goes by is ahead of `host`'s, which may change. @default 0: it is the same */
+  readonly clockAheadMs?: (() => number) | undefined
 }
 
 export const SLUICE_RULES = { maxPayloadBytes: whole(1, MAX_PAYLOAD_BYTES), onError: callback }
@@ -78,9 +80,11 @@ export class Sluice {
 
   constructor(engine: Engine, options: SluiceOptions, parts: SluiceParts) {
     this.engine = engine
+    const host = parts.host ?? createAwakeHost(realHost)
     this.#context = {
       engine,
-      host: parts.host ?? createAwakeHost(realHost),
+      host,
+      engineNow: createEngineClock(host, parts.clockAheadMs),
       maxPayloadBytes: options.maxPayloadBytes ?? DEFAULT_MAX_PAYLOAD_BYTES,
       holder: parts.holder ?? 'process',
       heart: parts.heart ?? null,
@@ -91,6 +95,11 @@ export class Sluice {
       report: createReport(options.onError),
       findNoun: (name) => this.#queues.get(name) ?? this.#topics.get(name),
     }
+  }
+
+  /** Now by the clock that the engine goes by, in whole milliseconds since 1970; never goes back. For servers. */
+  engineNow(): number {
+    return this.#context.engineNow()
   }
 
   /**
@@ -214,4 +223,14 @@ function warn(error: unknown): void {
   const code = error instanceof SluiceError ? error.code : undefined
   const message = error instanceof Error ? error.message : String(error)
   process.emitWarning(message, { type: 'SluiceWarning', ...(code === undefined ? {} : { code }) })
+}
+
+/** Where another owner's clock is behind that of the one before, it stands still until that has caught up. */
+function createEngineClock(host: Host, aheadMs: (() => number) | undefined): () => number {
+  if (aheadMs === undefined) return () => host.now()
+  let lastMs = 0
+  return () => {
+    lastMs = Math.max(lastMs, host.now() + aheadMs())
+    return lastMs
+  }
 }

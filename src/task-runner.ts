@@ -176,7 +176,7 @@ export class TaskRunner {
     try {
       if (error instanceof Unrecoverable) return { kind: 'dead', error: text }
       if (error instanceof RetryLater && Number.isFinite(error.delayMs))
-        return { kind: 'retry', error: text, atMs: this.#context.host.now() + error.delayMs }
+        return { kind: 'retry', error: text, atMs: this.#context.engineNow() + error.delayMs }
     } catch {
       // It is none of the two.
     }

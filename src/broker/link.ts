@@ -18,6 +18,8 @@ export type OnAnswers = (answers: readonly LedgerAnswer[], messages: number) => 
 
 export interface Link {
   readonly abilities: EngineAbilities
+  /** How far the clock that the ledger goes by is ahead of this machine's, as far as is known. */
+  clockAheadMs(): number
   send(requests: readonly LedgerRequest[], transfer: ArrayBuffer[]): void
   health(): Promise<LogHealth>
   /** Copies the data into a new file. Rejects with `UNSUPPORTED` where it is in no file. */
@@ -64,6 +66,7 @@ export async function openMemoryLink(host: Host, onAnswers: OnAnswers): Promise<
   })
   return {
     abilities: abilitiesOver(log.abilities),
+    clockAheadMs: () => 0,
     send(requests) {
       messages++
       queueMicrotask(() => broker.submit(requests))
@@ -99,6 +102,7 @@ export function openThreadLink(
   const copies = new Map<number, { resolve: () => void; reject: (error: SluiceError) => void }>()
   let healthId = 0
   let copyId = 0
+  let clockAheadMs = 0
   return new Promise<Link>((resolve, reject) => {
     let closed: (() => void) | null = null
     let hasExited = false
@@ -109,6 +113,7 @@ export function openThreadLink(
         case 'open':
           return resolve({
             abilities: message.abilities,
+            clockAheadMs: () => clockAheadMs,
             send: (requests, transfer) =>
               thread.postMessage({ kind: 'requests', requests } satisfies ToBroker, transfer),
             health: () =>
@@ -131,6 +136,9 @@ export function openThreadLink(
                 thread.postMessage({ kind: 'close' } satisfies ToBroker)
               }),
           })
+        case 'clock':
+          clockAheadMs = message.aheadMs
+          return
         case 'refused':
           return reject(new SluiceError(message.error.code, message.error.message, { ...message.error.details }))
         case 'health':

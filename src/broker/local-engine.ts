@@ -76,8 +76,13 @@ export async function openLocalEngine(folder: string, options: LocalEngineOption
   return engine
 }
 
+interface Clocked {
+  /** How far the clock that the ledger goes by is ahead of this machine's, as far as is known; changes with the owner. */
+  readonly clockAheadMs: number
+}
+
 /** What `open('redis://…')` and its like make a Sluice of. */
-export interface SharedEngine extends Engine {
+export interface SharedEngine extends Engine, Clocked {
   /** Keeps what workers hold while their thread is blocked. Closed with the engine. */
   readonly heart: Heart
 }
@@ -94,13 +99,13 @@ export async function openSharedEngine(options: SharedOptions): Promise<SharedEn
 export async function openJournalEngine(
   journal: Journal,
   { host = realHost, ...options }: RouterLinkOptions & { readonly host?: Host } = {},
-): Promise<Engine> {
+): Promise<Engine & Clocked> {
   const engine = new LocalEngine()
   engine.connect(await openRouterLink(journal, host, engine.onAnswers, options))
   return engine
 }
 
-class LocalEngine implements Engine {
+class LocalEngine implements Engine, Clocked {
   #link: Link | null = null
   #nextId = 1
   readonly #calls = new Map<number, Call>()
@@ -115,6 +120,10 @@ class LocalEngine implements Engine {
 
   get abilities() {
     return (this.#link as Link).abilities
+  }
+
+  get clockAheadMs(): number {
+    return this.#link?.clockAheadMs() ?? 0
   }
 
   connect(link: Link): void {

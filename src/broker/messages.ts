@@ -40,6 +40,8 @@ export type ToBroker =
 
 export type FromBroker =
   | { readonly kind: 'open'; readonly abilities: EngineAbilities }
+  /** See `Link.clockAheadMs`; before `open`, if it is not 0 then. */
+  | { readonly kind: 'clock'; readonly aheadMs: number }
   | { readonly kind: 'refused'; readonly error: AnswerError }
   /** Answers, and how many messages of requests were taken in since the last time. */
   | { readonly kind: 'answers'; readonly answers: readonly LedgerAnswer[]; readonly messages: number }

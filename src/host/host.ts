@@ -27,9 +27,13 @@ export const realHost: Host = {
   },
 }
 
-/** The same with a clock that is ahead by so much: another machine's. */
-export function shiftHost(host: Host, aheadMs: number): Host {
-  return { now: () => host.now() + aheadMs, random: () => host.random(), setTimer: host.setTimer }
+/**
+ * How far another machine's clock is ahead of this one's, if it said `theirsMs` in an answer. What the answer took is how
+ * wrong the difference may be: one from what is known already that is no larger says nothing.
+ */
+export function measureAheadMs(theirsMs: number, sentAtMs: number, answeredAtMs: number, knownMs = 0): number {
+  const aheadMs = Math.round(theirsMs - (sentAtMs + answeredAtMs) / 2)
+  return Math.abs(aheadMs - knownMs) > answeredAtMs - sentAtMs ? aheadMs : knownMs
 }
 
 /** A small generator of chance from a seed (mulberry32), for simulations and tests. */

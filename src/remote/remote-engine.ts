@@ -51,7 +51,7 @@ import type {
 import { isKeyed, isRepeatableCommand } from '../engine/repeatable.ts'
 import { CALL_HEADER, decodeWire, encodeWire, SENT_TO_HEADER, WIRE_VERSION } from '../engine/wire.ts'
 import { SluiceError } from '../errors.ts'
-import { realHost } from '../host/host.ts'
+import { measureAheadMs, realHost } from '../host/host.ts'
 import type { LeaseHeart } from '../lease-heart.ts'
 import { backoffMs } from '../policy/retry.ts'
 import { RetryBudget } from '../policy/retry-budget.ts'
@@ -103,7 +103,7 @@ export async function openRemoteEngine(url: URL, credential?: string): Promise<R
       transport,
       handshake,
       openRemoteHeart(url, credential),
-      clockAheadMs(handshake, sentAtMs, realHost.now()),
+      measureAheadMs(handshake.nowMs, sentAtMs, realHost.now()),
     )
   } catch (error) {
     transport.close()
@@ -150,12 +150,6 @@ async function shakeHands(transport: Transport, url: URL): Promise<Handshake> {
       { url: where },
     )
   return said as Handshake
-}
-
-/** What the answer took is how wrong the difference may be, so one that is no larger says nothing. */
-function clockAheadMs({ nowMs }: Handshake, sentAtMs: number, answeredAtMs: number): number {
-  const aheadMs = Math.round(nowMs - (sentAtMs + answeredAtMs) / 2)
-  return Math.abs(aheadMs) > answeredAtMs - sentAtMs ? aheadMs : 0
 }
 
 class HttpEngine implements RemoteEngine {

@@ -88,7 +88,7 @@ export function createServer(sluice: Sluice, options: ServerOptions = {}): Serve
     sessions,
     gate: new Gate({ keys, sessions, report: (count) => warn({ count }, 'calls without a good key were refused') }),
     schedules: null,
-    now,
+    now: () => sluice.engineNow(),
   }
   const app = createApp(context)
   guardDoor(app.server, context.load)

@@ -1,7 +1,7 @@
 /**
  * What processes that share a broker write to each other. Letters are in the form of engine/wire.ts.
  *
- *     member -> owner    hello   I am here; who are you?        turn   requests
+ *     member -> owner    hello   I am here; who are you, and what time is it?        turn   requests
  *     member -> owner    bye     I stop
  *     owner  -> member   owner   I am, in this epoch            turn   answers
  *     owner  -> member   forgotten   you were silent for too long
@@ -13,10 +13,16 @@ import type { LedgerAnswer, LedgerRequest } from '../../ledger/requests.ts'
 import type { Turn } from './conversation.ts'
 
 /** Rises with every change of a letter, of a request or of an answer. */
-export const LETTER_VERSION = 1
+export const LETTER_VERSION = 2
 
 export type Letter =
-  | { readonly kind: 'hello'; readonly version: number; readonly from: string }
+  | {
+      readonly kind: 'hello'
+      readonly version: number
+      readonly from: string
+      /** By the clock of the member. */
+      readonly sentAtMs: number
+    }
   | {
       readonly kind: 'owner'
       readonly version: number
@@ -24,6 +30,10 @@ export type Letter =
       readonly epoch: number
       readonly engineId: string
       readonly abilities: EngineAbilities
+      /** By the clock of the owner (owner-clock.ts). */
+      readonly nowMs: number
+      /** The hello that it answers, by when that was sent; null: it was not asked. */
+      readonly helloAtMs: number | null
       /** How many turns of sessions with earlier owners may have taken effect, of all epochs from `since` on. */
       readonly before: { readonly since: number; readonly turns: Readonly<Record<string, number>> }
     }

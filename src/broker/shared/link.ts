@@ -20,6 +20,7 @@ export async function openRouterLink(
   { sweepBytes }: RouterLinkOptions = {},
 ): Promise<Link> {
   let messages = 0
+  let clockAheadMs = 0
   let alive: NodeJS.Timeout | undefined
   const { router, abilities } = await Router.open(
     {
@@ -36,11 +37,15 @@ export async function openRouterLink(
         messages = 0
         if (answers.length > 0 || taken > 0) onAnswers(answers, taken)
       },
+      onClock(aheadMs) {
+        clockAheadMs = aheadMs
+      },
     },
     OPEN_MS,
   )
   return {
     abilities,
+    clockAheadMs: () => clockAheadMs,
     send(requests) {
       queueMicrotask(() => {
         messages++

@@ -29,6 +29,7 @@ import { Calls } from './calls.ts'
 import { Conversation } from './conversation.ts'
 import { Desk } from './desk.ts'
 import { decodeLetter, encodeLetter, LETTER_VERSION, type Letter, type OwnerLetter } from './letters.ts'
+import { OwnerClock } from './owner-clock.ts'
 
 const TICK_MS = 1_000
 /** How often a member says that it lives, while it waits for something; and asks who the owner is, while it knows none. */
@@ -47,6 +48,8 @@ export interface RouterOptions {
   openLog(grant: Grant, engineId: string | null): ReplicatedLog
   /** Answers for this process; none, where only its requests were taken in. */
   emit(answers: readonly LedgerAnswer[]): void
+  /** The clock that the ledger goes by is so far ahead of this machine's from now on. 0 until then. */
+  onClock(aheadMs: number): void
 }
 
 interface Ruling {
@@ -64,6 +67,8 @@ interface Following {
 export class Router {
   readonly #options: RouterOptions
   readonly #calls = new Calls()
+  readonly #clock: OwnerClock
+  #toldAheadMs = 0
   #mailbox: Mailbox | null = null
   #mode: Mode = 'seeking'
   #ruling: Ruling | null = null
@@ -81,6 +86,7 @@ export class Router {
 
   private constructor(options: RouterOptions) {
     this.#options = options
+    this.#clock = new OwnerClock(options.host)
   }
 
   /** Resolves when this process owns the data, or has heard of who does. Rejects with UNREACHABLE, or why it never will. */
@@ -243,9 +249,10 @@ export class Router {
     const ruling: Ruling = { log, desk, broker: null }
     this.#ruling = ruling
     try {
+      this.#clock.lead()
       ruling.broker = await Broker.open(
         log,
-        host,
+        this.#clock.asHost(),
         (answers) => {
           // What fails because the grant has ended is not answered so: it is asked again, of the next owner.
           if (!log.signal.aborted) desk.answer(answers)
@@ -262,7 +269,8 @@ export class Router {
       this.#resolvePast(log.heardBefore())
       await this.#mailbox?.serveOwner(true)
       const abilities = abilitiesOver(log.abilities)
-      await this.#write('all', this.#ownerLetter(ruling, abilities))
+      await this.#write('all', this.#ownerLetter(ruling, null))
+      this.#tellClock()
       this.#settled?.resolve(abilities)
       this.#send()
       await ended
@@ -274,6 +282,7 @@ export class Router {
 
   async #abdicate(ruling: Ruling): Promise<void> {
     this.#ruling = null
+    this.#clock.follow()
     this.#become('seeking')
     // Only one that ruled has calls of its own with it; before that, those of the owner before are still open.
     if (ruling.broker !== null) this.#past = { session: ruling.desk.ownSession, epoch: ruling.log.epoch }
@@ -284,14 +293,16 @@ export class Router {
     this.#sayHello()
   }
 
-  #ownerLetter({ log }: Ruling, abilities: EngineAbilities): OwnerLetter {
+  #ownerLetter({ log }: Ruling, helloAtMs: number | null): OwnerLetter {
     return {
       kind: 'owner',
       version: LETTER_VERSION,
       address: this.#mailbox?.address as string,
       epoch: log.epoch,
       engineId: log.engineId,
-      abilities,
+      abilities: abilitiesOver(log.abilities),
+      nowMs: this.#clock.now(),
+      helloAtMs,
       before: log.heardBefore(),
     }
   }
@@ -317,8 +328,24 @@ export class Router {
     this.#resolvePast(owner.before)
     this.#openSession(owner)
     this.#become('member')
-    this.#settled?.resolve(owner.abilities)
+    if (owner.helloAtMs === null) this.#sayHello()
     this.#send()
+  }
+
+  /** Only an answer tells the time: how long an announcement was on its way is not known. */
+  #takeTime({ epoch, nowMs, helloAtMs }: OwnerLetter): void {
+    const following = this.#following
+    if (following === null || following.owner.epoch !== epoch || helloAtMs === null) return
+    this.#clock.learn(nowMs, helloAtMs)
+    this.#tellClock()
+    this.#settled?.resolve(following.owner.abilities)
+  }
+
+  #tellClock(): void {
+    const { aheadMs } = this.#clock
+    if (aheadMs === this.#toldAheadMs) return
+    this.#toldAheadMs = aheadMs
+    this.#options.onClock(aheadMs)
   }
 
   #openSession(owner: OwnerLetter): void {
@@ -380,10 +407,11 @@ export class Router {
     switch (letter.kind) {
       case 'hello':
         if (this.#mode === 'owner' && ruling !== null)
-          void this.#write(letter.from, this.#ownerLetter(ruling, abilitiesOver(ruling.log.abilities)))
+          void this.#write(letter.from, this.#ownerLetter(ruling, letter.sentAtMs))
         return
       case 'owner':
-        return this.#follow(letter)
+        this.#follow(letter)
+        return this.#takeTime(letter)
       case 'leaving':
         return this.#heedLeaving(letter)
       case 'forgotten':
@@ -412,7 +440,8 @@ export class Router {
 
   #sayHello(): void {
     const from = this.#mailbox?.address as string
-    void this.#write('owner', { kind: 'hello', version: LETTER_VERSION, from })
+    const sentAtMs = this.#options.host.now()
+    void this.#write('owner', { kind: 'hello', version: LETTER_VERSION, from, sentAtMs })
   }
 
   async #write(to: string, letter: Letter): Promise<void> {
@@ -448,6 +477,7 @@ export class Router {
     const nowMs = host.now()
     this.#emit(this.#calls.takeOverdue(nowMs))
     this.#ruling?.desk.tick()
+    this.#tellClock()
     if (nowMs - this.#lastAliveMs < ALIVE_MS) return
     this.#lastAliveMs = nowMs
     if (this.#following !== null && this.#calls.size > 0) this.#following.conversation.confirm()

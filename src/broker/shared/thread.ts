@@ -41,6 +41,7 @@ try {
       host: realHost,
       openLog: (grant, engineId) => openReplicatedLog(opened, grant, { stateDir, engineId }),
       emit: tell,
+      onClock: (aheadMs) => send({ kind: 'clock', aheadMs }),
     },
     OWNER_MS,
   )

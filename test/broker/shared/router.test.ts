@@ -1,9 +1,12 @@
 /** Processes that share one ledger: who owns it, who takes over, and what callers hear of that. */
 import { deepEqual, equal, ok, rejects } from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
+import { createAwakeHost } from '../../../src/awake-host.ts'
 import { openJournalEngine } from '../../../src/broker/local-engine.ts'
 import { encodeLetter } from '../../../src/broker/shared/letters.ts'
 import { isSluiceError, SluiceError } from '../../../src/errors.ts'
+import { RetryLater } from '../../../src/handler-errors.ts'
+import { type Host, realHost } from '../../../src/host/host.ts'
 import { MemoryBroker, type MemoryJournal, openMemoryJournal } from '../../../src/journals/memory.ts'
 import { createSluice, type Sluice } from '../../../src/sluice.ts'
 import { FakeHost } from '../../support/fake-host.ts'
@@ -13,9 +16,13 @@ interface Process {
   readonly journal: MemoryJournal
 }
 
-async function start(t: TestContext, broker: MemoryBroker): Promise<Process> {
+/** `aheadMs`: of the clock of its machine, before that of the others. */
+async function start(t: TestContext, broker: MemoryBroker, aheadMs = 0): Promise<Process> {
   const journal = openMemoryJournal(broker)
-  const sluice = createSluice(await openJournalEngine(journal), { onError: () => {} }, { holder: 'token' })
+  const host: Host = { ...createAwakeHost(realHost), now: () => realHost.now() + aheadMs }
+  const engine = await openJournalEngine(journal, { host })
+  const parts = { host, holder: 'token', clockAheadMs: () => engine.clockAheadMs } as const
+  const sluice = createSluice(engine, { onError: () => {} }, parts)
   t.after(() => sluice.close({ drainMs: 0 }))
   return { sluice, journal }
 }
@@ -175,4 +182,70 @@ describe('processes that share a ledger', () => {
     equal((await job.status()).status, 'queued')
     await other.close()
   })
+})
+
+const HOUR_MS = 3_600_000
+
+describe('processes on machines whose clocks disagree', () => {
+  for (const aheadMs of [HOUR_MS, -HOUR_MS]) {
+    const how = `${Math.abs(aheadMs) / HOUR_MS} h ${aheadMs > 0 ? 'ahead' : 'behind'}`
+
+    test(`delays and deadlines of one that is ${how} are told by the clock of the owner (P4)`, async (t) => {
+      const broker = new MemoryBroker()
+      const [owner, member] = [await start(t, broker), await start(t, broker, aheadMs)]
+      const seen: string[] = []
+      owner.sluice.queue<string, number>('work', { attempts: 2 }).work(({ payload }, { attempt }) => {
+        seen.push(payload)
+        return attempt
+      })
+      const queue = member.sluice.queue<string, number>('work')
+      const inTime = await queue.add('in time', { deadlineMs: 60_000 })
+      const soon = await queue.add('soon', { delayMs: 50 })
+      const later = await queue.add('later', { delayMs: HOUR_MS / 2 })
+      equal(await inTime.result({ timeoutMs: 20_000 }), 1)
+      equal(await soon.result({ timeoutMs: 20_000 }), 1)
+      equal((await later.status()).status, 'scheduled')
+      deepEqual(seen.toSorted(), ['in time', 'soon'])
+    })
+
+    test(`a handler of one that is ${how} says when to retry, by the clock of the owner`, async (t) => {
+      const broker = new MemoryBroker()
+      const [owner, member] = [await start(t, broker), await start(t, broker, aheadMs)]
+      member.sluice.queue<number, number>('work').work((_job, { attempt }) => {
+        if (attempt === 1) throw new RetryLater({ delayMs: 50 })
+        return attempt
+      })
+      const job = await owner.sluice.queue<number, number>('work').add(1)
+      equal(await job.result({ timeoutMs: 20_000 }), 2)
+    })
+
+    test(`an owner that is ${how} goes on with the clock of the one before: a lease holds, a delay stays`, async (t) => {
+      const broker = new MemoryBroker()
+      const [owner, next] = [await start(t, broker), await start(t, broker, aheadMs)]
+      const member = await start(t, broker)
+      const queue = member.sluice.queue<string, string>('work')
+      const delayed = await queue.add('delayed', { delayMs: HOUR_MS / 2 })
+      const started = Promise.withResolvers<void>()
+      const gate = Promise.withResolvers<void>()
+      queue.work(async (_job, { attempt }) => {
+        started.resolve()
+        await gate.promise
+        return `attempt ${attempt}`
+      })
+      const held = await queue.add('held')
+      await started.promise
+      const before = member.sluice.engineNow()
+      await owner.sluice.close()
+      // Answered by the next owner.
+      equal((await delayed.status()).status, 'scheduled')
+      const soon = await next.sluice.queue<string, string>('work').add('soon', { deadlineMs: 60_000, delayMs: 50 })
+      gate.resolve()
+      equal(await held.result({ timeoutMs: 20_000 }), 'attempt 1')
+      equal(await soon.result({ timeoutMs: 20_000 }), 'attempt 1')
+      for (const { sluice } of [member, next]) {
+        const passed = sluice.engineNow() - before
+        ok(passed >= 0 && passed < HOUR_MS / 4, `${passed}`)
+      }
+    })
+  }
 })
