@@ -52,8 +52,7 @@ const MAX_LETTER_BYTES = 16_777_216
 const AWAY_MS = 20_000
 const TRUNCATE_MS = 2_000
 /**
- * RabbitMQ writes down which streams and quorum queues there are half a second after they were declared: killed before, it does
- * not find them again. So the very first grant of a namespace waits that long.
+ * RabbitMQ 3.10.8 that was killed within half a second after it declared a stream or a quorum queue did not find them again. So the very first grant of a namespace waits that long.
  */
 const REGISTERED_MS = 750
 
