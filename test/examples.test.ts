@@ -1,13 +1,10 @@
 /** The examples run, print what their pages say, and notice what they are there to notice. */
 import { deepEqual, equal, match, ok } from 'node:assert/strict'
-import { spawn } from 'node:child_process'
-import { on, once } from 'node:events'
-import { existsSync, readFileSync } from 'node:fs'
+import { on } from 'node:events'
+import { existsSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { text } from 'node:stream/consumers'
 import { test } from 'node:test'
-import { fileURLToPath } from 'node:url'
 import { checkRun } from '../examples/webhook-ingest/checks.ts'
 import { Client } from '../examples/webhook-ingest/client.ts'
 import type { Evidence, HandOut } from '../examples/webhook-ingest/consume.ts'
@@ -16,30 +13,10 @@ import { drawPoints } from '../examples/webhook-ingest/kills.ts'
 import type { RunRecord } from '../examples/webhook-ingest/record.ts'
 import { share } from '../examples/webhook-ingest/sender.ts'
 import { findDifference } from '../scripts/readme.ts'
-
-const EXAMPLE = fileURLToPath(new URL('../examples/webhook-ingest/', import.meta.url))
-const LIMIT_MS = 240_000
-
-function run(args: readonly string[]) {
-  const child = spawn(process.execPath, [`${EXAMPLE}main.ts`, ...args], { stdio: 'pipe', timeout: LIMIT_MS })
-  const read = Promise.all([once(child, 'close'), text(child.stdout), text(child.stderr)])
-  return {
-    child,
-    ended: read.then(([[status], output, errors]) => ({ status: status as number | null, output, errors })),
-  }
-}
-
-/** What the page shows, for another number of rounds; figures that differ from run to run are left open. */
-function expectedOutput(rounds: number): string {
-  const page = readFileSync(`${EXAMPLE}README.md`, 'utf8')
-  const block = /^```text\n([\s\S]*?)^```$/m.exec(page)?.[1] ?? ''
-  const [same = '', differing = ''] = block.split('In this run:')
-  const small = same.replaceAll('9870', `${329 * rounds}`).replace('30 times over', `${rounds} times over`)
-  return `${small}In this run:${differing.replace(/ *\d[\d.]*/g, '…')}`
-}
+import { expectedOutput, runExample } from './examples-harness.ts'
 
 test('webhook-ingest: deliveries survive three kills of the server, in order and once', async (t) => {
-  const { status, output, errors } = await run(['--rounds', '3']).ended
+  const { status, output, errors } = await runExample(['--rounds', '3']).ended
   t.diagnostic(/seed \d+/.exec(output)?.[0] ?? errors)
   equal(status, 0, `${output}\n${errors}`)
   equal(findDifference(output, expectedOutput(3)), null)
@@ -48,7 +25,7 @@ test('webhook-ingest: deliveries survive three kills of the server, in order and
 })
 
 test('webhook-ingest: Ctrl-C leaves nothing behind', async () => {
-  const { child, ended } = run(['--rounds', '30', '--kills', '0'])
+  const { child, ended } = runExample(['--rounds', '30', '--kills', '0'])
   for await (const [piece] of on(child.stderr, 'data', { close: ['end'] }))
     if (/accepted [1-9]/.test(String(piece))) break
   child.kill('SIGINT')
@@ -60,10 +37,19 @@ test('webhook-ingest: Ctrl-C leaves nothing behind', async () => {
 })
 
 test('webhook-ingest: a wrong option is named, and nothing starts', async () => {
-  const { status, output, errors } = await run(['--rounds', '0']).ended
+  const { status, output, errors } = await runExample(['--rounds', '0']).ended
   equal(status, 2)
   equal(output, '')
   match(errors, /--rounds is '0'; it must be a whole number from 1 to 1000/)
+})
+
+test('webhook-ingest: a broker that it cannot start is named, and so is a location that is given twice', async () => {
+  const unknown = await runExample(['--broker', 'nats']).ended
+  deepEqual([unknown.status, unknown.output], [2, ''])
+  match(unknown.errors, /--broker is 'nats'; it must be one of redis, rabbitmq, kafka/)
+  const twice = await runExample(['--broker', 'redis', '--data', 'redis://127.0.0.1']).ended
+  deepEqual([twice.status, twice.output], [2, ''])
+  match(twice.errors, /one of --data and --broker/)
 })
 
 test('webhook-ingest: every payload of the package is sent, each round with ids of its own', () => {
@@ -115,9 +101,12 @@ function healthyRun() {
   const names = ['a1', 'b1', 'a2', 'b2']
   const sent = names.map((id) => ({ id, event: 'push', key: id.slice(0, 1), payload: '{}', digest: `digest of ${id}` }))
   const accepted = sent.map(({ id, key, digest }, i) => {
-    return { delivery: id, key, digest, job: `job ${i}`, duplicate: false, unknown: 0, busy: 0, tookMs: 1 }
+    const times = { sentAtMs: i * 10, tookMs: 5 }
+    return { delivery: id, key, digest, job: `job ${i}`, duplicate: false, unknown: 0, busy: 0, ...times }
   })
   return {
+    servers: 1,
+    broker: null,
     leaseMs: LEASE_MS,
     sent,
     accepted,
@@ -187,6 +176,34 @@ test('webhook-ingest: what a kill explains breaks no promise', () => {
     expired.groups.audit.handOuts.push({ ...later, fence: later.fence + 10 })
   }
   deepEqual(brokenOf(expired), [])
+})
+
+test('webhook-ingest: only a kill explains a 202 that says duplicate to the first try, and only where servers share a broker', () => {
+  // a1 was sent from 0 ms to 5 ms, b1 from 10 ms to 15 ms.
+  const kills = [{ victim: 'the server', accepted: 1, done: 0, atMs: 12, downMs: 100 }]
+  const marked = (at: number, servers: number) => {
+    const run = { ...healthyRun(), servers, kills }
+    Object.assign(run.accepted[at] ?? {}, { duplicate: true })
+    return brokenOf(run)
+  }
+  deepEqual(marked(1, 2), [])
+  deepEqual(marked(0, 2), ['P8'])
+  deepEqual(marked(1, 1), ['P8'])
+})
+
+test('webhook-ingest: a server that says UNKNOWN is a call whose answer was lost', async () => {
+  let asked = 0
+  const server = createServer((_request, response) => {
+    if (asked++ > 0) return response.writeHead(202).end('{}')
+    return response.writeHead(500, { 'content-type': 'application/problem+json' }).end('{"code":"UNKNOWN"}')
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  const client = new Client(`http://127.0.0.1:${port}`, new AbortController().signal)
+  const answer = await client.askUntilAnswered('/', { body: {} })
+  deepEqual(answer, { status: 202, body: {}, busy: 0, refused: 0, unknown: 1 })
+  server.closeAllConnections()
+  await new Promise((resolve) => server.close(resolve))
 })
 
 const PLANTED: Readonly<Record<string, Readonly<Record<string, (run: Run) => unknown>>>> = {

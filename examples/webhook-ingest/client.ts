@@ -6,8 +6,9 @@
  *     answered   the server said something, be it a refusal
  *     busy       503 (or 429): not stored; again after `Retry-After`
  *     refused    no connection: the server is down and heard nothing; again after a back-off
- *     unknown    the connection broke before the answer: it may have taken effect or not. Again only where that is
- *                safe: with an idempotency key, or for a settle, whose fence lets it take effect once
+ *     unknown    the connection broke before the answer, or the server says `UNKNOWN`, since that happened to it: it may
+ *                have taken effect or not. Again only where that is safe: with an idempotency key, or for a settle, whose
+ *                fence lets it take effect once
  */
 import { setTimeout as pause } from 'node:timers/promises'
 
@@ -36,7 +37,7 @@ export interface Answer {
 /** A call without an answer for this long is taken for one whose outcome is unknown. */
 const CALL_MS = 20_000
 /** A request is tried for this long in all. */
-const PATIENCE_MS = 60_000
+const PATIENCE_MS = 120_000
 const BACKOFF_BASE_MS = 20
 const BACKOFF_MAX_MS = 500
 
@@ -63,7 +64,9 @@ export class Client {
       if (response.status === 503 || response.status === 429) {
         return { end: 'busy', retryAfterMs: Number(response.headers.get('retry-after') ?? 1) * 1_000 }
       }
-      return { end: 'answered', status: response.status, body: JSON.parse(text) as unknown }
+      const answer = JSON.parse(text) as { code?: unknown } | null
+      if (response.status === 500 && answer?.code === 'UNKNOWN') return { end: 'unknown' }
+      return { end: 'answered', status: response.status, body: answer }
     } catch (error) {
       this.#signal.throwIfAborted()
       return { end: isRefused(error) ? 'refused' : 'unknown' }

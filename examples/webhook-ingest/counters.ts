@@ -7,7 +7,7 @@ interface Waiter {
 }
 
 /** With no progress at all for this long, something hangs. */
-const STALL_MS = 60_000
+const STALL_MS = 120_000
 
 export class Counters {
   readonly counts: Record<Counter, number> = { accepted: 0, done: 0, audit: 0, notify: 0, search: 0 }

@@ -1,13 +1,23 @@
-/** The kills of the server: where, drawn from a seed, and the doing. */
-import type { Client } from './client.ts'
+/** The kills: where, drawn from a seed, and the doing. */
 import type { Counters } from './counters.ts'
-import type { ServerProcess } from './server.ts'
 
 export interface Kill {
+  /** `the server`, or the name of the broker. */
+  readonly victim: string
   readonly accepted: number
   readonly done: number
-  /** From the kill until the server was ready again. */
+  /** By the clock of `Accepted`. */
+  readonly atMs: number
+  /** From the kill until every server answered again. */
   readonly downMs: number
+}
+
+/** Who can be killed, and comes back with the data that it had. */
+export interface Victim {
+  readonly name: string
+  /** SIGKILL: it gets no chance to finish anything. */
+  kill(): Promise<void>
+  start(): Promise<unknown>
 }
 
 /** One point in each of `kills` equal parts of the way, counted in deliveries accepted plus jobs done. */
@@ -17,25 +27,30 @@ export function drawPoints(kills: number, total: number, random: () => number): 
 }
 
 interface Killing {
-  readonly server: ServerProcess
-  readonly client: Client
+  /** They take turns, a single kill is that of the second: the broker stands there, if there is one. */
+  readonly victims: readonly Victim[]
   readonly counters: Counters
   readonly tell: (line: string) => void
   readonly points: readonly number[]
+  /** Resolves once every server answers. */
+  readonly untilServed: () => Promise<unknown>
 }
 
-/** Kills the server at each point and starts it again. */
-export async function killServer({ server, client, counters, tell, points }: Killing): Promise<Kill[]> {
+/** Kills one of them at each point and starts it again. */
+export async function killInTurn({ victims, counters, tell, points, untilServed }: Killing): Promise<Kill[]> {
   const kills: Kill[] = []
-  for (const point of points) {
+  const first = points.length === 1 ? 1 : 0
+  for (const [i, point] of points.entries()) {
     await counters.until(() => counters.counts.accepted + counters.counts.done >= point, 'the next kill')
     const { accepted, done } = counters.counts
-    const killedAtMs = performance.now()
-    await server.kill()
-    await server.start(client)
-    const downMs = performance.now() - killedAtMs
-    kills.push({ accepted, done, downMs })
-    tell(`killed the server at ${accepted} accepted and ${done} done; ready again after ${Math.round(downMs)} ms`)
+    const victim = victims[(first + i) % victims.length] as Victim
+    const atMs = performance.now()
+    await victim.kill()
+    await victim.start()
+    await untilServed()
+    const downMs = performance.now() - atMs
+    kills.push({ victim: victim.name, accepted, done, atMs, downMs })
+    tell(`killed ${victim.name} at ${accepted} accepted and ${done} done; ready again after ${Math.round(downMs)} ms`)
   }
   return kills
 }

@@ -6,6 +6,10 @@ import type { Accepted } from './sender.ts'
 import type { Stored } from './stored.ts'
 
 export interface RunRecord {
+  /** How many shared the data: two on a broker. */
+  readonly servers: number
+  /** The name of the broker, where it was one of ours, which was killed as well. */
+  readonly broker: string | null
   readonly leaseMs: number
   readonly sent: readonly Delivery[]
   /** In the order in which each lane was answered. */

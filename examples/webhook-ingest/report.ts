@@ -16,7 +16,7 @@ const NAMED = 5
 
 export function formatReport(heading: Heading, run: RunRecord, checks: readonly Check[]): string {
   const { payloads, version, rounds, seed } = heading
-  const { accepted, stored, kills, sent } = run
+  const { accepted, stored, sent } = run
   const order = checks.every(({ promise, broken }) => !promise.includes('P4') || broken.length === 0)
     ? ', each repository in order'
     : ''
@@ -31,7 +31,7 @@ export function formatReport(heading: Heading, run: RunRecord, checks: readonly 
       const late = group === LATE ? '; joined late, read from the start' : ''
       return line(group, `${distinct([run.groups[group]]).length} events${order}${late}`)
     }),
-    line('server', `killed ${kills.length} times`),
+    ...formatKills(run).map(([name, text]) => line(name, text)),
     '',
     ...checks.flatMap(({ promise, title, broken }) => [
       `${broken.length === 0 ? 'kept  ' : 'BROKEN'} ${promise.padEnd(6)} ${title}`,
@@ -45,14 +45,28 @@ export function formatReport(heading: Heading, run: RunRecord, checks: readonly 
   return `${lines.join('\n')}\n`
 }
 
+function formatKills({ servers, broker, kills }: RunRecord): [string, string][] {
+  const times = (isOne: (victim: string) => boolean) => {
+    const count = kills.filter(({ victim }) => isOne(victim)).length
+    return `killed ${count === 1 ? 'once' : `${count} times`}`
+  }
+  const ofServers = times((victim) => victim !== broker)
+  if (servers === 1) return [['server', ofServers]]
+  return [
+    ['servers', `${servers} on one broker, ${ofServers}`],
+    ['broker', broker === null ? 'somebody else’s, left alone' : `${broker}, ${times((victim) => victim === broker)}`],
+  ]
+}
+
 function formatFigures(seed: number, run: RunRecord): string[] {
   const { accepted, kills, lateAt, tookMs } = run
   const times = accepted.map((one) => one.tookMs).sort((a, b) => a - b)
   const [median, slow] = [percentile(times, 0.5), percentile(times, 0.99)]
   return [
     `seed ${seed}, ${(tookMs / 1_000).toFixed(1)} s; a 202 came after ${median} ms (median), ${slow} ms (99 of 100)`,
-    ...kills.map(({ accepted, done, downMs }, i) => {
-      return `kill ${i + 1} at ${accepted} accepted and ${done} done; ready again after ${Math.round(downMs)} ms`
+    ...kills.map(({ victim, accepted, done, downMs }, i) => {
+      const whom = run.servers > 1 ? `, of ${victim},` : ''
+      return `kill ${i + 1}${whom} at ${accepted} accepted and ${done} done; ready again after ${Math.round(downMs)} ms`
     }),
     `${LATE} joined with ${lateAt} events on the topic`,
     `sent again, the answer was lost: ${sum(accepted, ({ unknown }) => unknown)}, stored already: ${countDuplicates(run)}`,
@@ -105,9 +119,11 @@ function judgeConsumers({ workers, groups, leaseMs }: RunRecord): Record<string,
 
 /** The same for programs. */
 export function toJson(heading: Heading, run: RunRecord, checks: readonly Check[]): object {
-  const { accepted, stored, kills, lateAt, tookMs, sent } = run
+  const { accepted, stored, servers, broker, kills, lateAt, tookMs, sent } = run
   return {
     ...heading,
+    servers,
+    broker,
     deliveries: sent.length,
     keys: countKeys(sent),
     accepted: accepted.length,

@@ -1,22 +1,24 @@
 /**
  * One run: senders, a server that is killed, two workers, three groups, and a look at all that is stored at the end.
  * What comes out is evidence; checks.ts judges it.
+ *
+ * On a broker there are two servers, which share it: one takes deliveries in, workers and groups call the other. What is
+ * killed in turn are both and, where it is ours, the broker between them.
  */
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { type ConsumerProcess, startConsumer } from './child.ts'
 import { Client } from './client.ts'
 import type { Evidence } from './consume.ts'
 import { Counters } from './counters.ts'
 import type { Delivery } from './deliveries.ts'
-import { drawPoints, killServer } from './kills.ts'
+import { drawPoints, killInTurn, type Victim } from './kills.ts'
+import type { Place } from './place.ts'
 import { GROUPS, type Group, LATE, type RunRecord } from './record.ts'
 import { type Accepted, sendAll } from './sender.ts'
 import { findPort, ServerProcess } from './server.ts'
 import { readStored } from './stored.ts'
 
 export interface RunSettings {
+  readonly place: Place
   readonly deliveries: readonly Delivery[]
   readonly kills: number
   /** From 0 to 1. */
@@ -25,21 +27,27 @@ export interface RunSettings {
   readonly signal: AbortSignal
 }
 
+const QUEUE = '/v1/queues/webhooks'
 const LANES = 16
 const WORKERS = 2
 /** What was leased when the server was killed is free again after this long. */
 const LEASE_MS = 2_000
 /** With everything accepted and no kill to come, what does not move for this long is lost: the checks say what. */
-const LAST_STALL_MS = 20_000
+const LAST_STALL_MS = 60_000
 const TELL_EVERY_MS = 2_000
 
-export async function ingest({ deliveries, kills, random, tell, signal: outer }: RunSettings): Promise<RunRecord> {
+export async function ingest(settings: RunSettings): Promise<RunRecord> {
+  const { place, deliveries, kills, random, tell, signal: outer } = settings
   const failed = new AbortController()
   const fail = (error: unknown): void => failed.abort(error)
   const signal = AbortSignal.any([outer, failed.signal])
-  const folder = await mkdtemp(join(tmpdir(), 'sluice-webhooks-'))
-  const server = new ServerProcess(await findPort(random), folder, fail)
-  const client = new Client(server.url, signal)
+  const servers: Served[] = []
+  for (let i = 0; i < (place.isShared ? 2 : 1); i++) {
+    const server = new ServerProcess(await findPort(random), place.location, fail)
+    servers.push({ server, client: new Client(server.url, signal) })
+  }
+  const { client } = servers[0] as Served
+  const { url } = (servers.at(-1) as Served).server
   const counters = new Counters(signal)
   const consumers: ConsumerProcess[] = []
   const ticker = setInterval(() => tell(counters.describe()), TELL_EVERY_MS)
@@ -48,7 +56,7 @@ export async function ingest({ deliveries, kills, random, tell, signal: outer }:
   function start(file: string, name: string, counter: 'done' | Group): ConsumerProcess {
     const consumer = startConsumer(
       file,
-      { url: server.url, name, leaseMs: LEASE_MS },
+      { url, name, leaseMs: LEASE_MS },
       (count) => counters.add(counter, count),
       fail,
     )
@@ -61,9 +69,12 @@ export async function ingest({ deliveries, kills, random, tell, signal: outer }:
   }
 
   try {
-    tell(`sluice serve on ${server.url}, data in ${folder}`)
-    await server.start(client)
-    await client.expect([200, 201], '/v1/queues/webhooks', { method: 'PUT', body: {} })
+    for (const one of servers) {
+      tell(`sluice serve on ${one.server.url}, data in ${place.shown}`)
+      await one.server.start(one.client)
+    }
+    await refuseUsed(client)
+    await client.expect([200, 201], QUEUE, { method: 'PUT', body: {} })
     await client.expect([200, 201], '/v1/topics/events', { method: 'PUT', body: {} })
     for (const group of GROUPS) if (group !== LATE) await enlist(group)
     const workers = Array.from({ length: WORKERS }, (_, i) => start('./worker.ts', `worker ${i + 1}`, 'done'))
@@ -74,7 +85,13 @@ export async function ingest({ deliveries, kills, random, tell, signal: outer }:
       accepted.push(one)
       counters.add('accepted')
     })
-    const killing = killServer({ server, client, counters, tell, points: drawPoints(kills, total, random) })
+    const killing = killInTurn({
+      victims: listVictims(place, servers),
+      counters,
+      tell,
+      points: drawPoints(kills, total, random),
+      untilServed: () => Promise.all(servers.map((one) => one.client.expect([200], QUEUE, { method: 'GET' }))),
+    })
     const joining = counters
       .until(() => counters.counts.done * 2 >= total, 'half of the jobs')
       .then(async () => {
@@ -95,8 +112,10 @@ export async function ingest({ deliveries, kills, random, tell, signal: outer }:
     const evidence = new Map(
       await Promise.all(consumers.map(async (one): Promise<[string, Evidence]> => [one.name, await one.stop()])),
     )
-    await server.stop()
+    for (const { server } of servers) await server.stop()
     return {
+      servers: servers.length,
+      broker: place.broker?.name ?? null,
       leaseMs: LEASE_MS,
       sent: deliveries,
       accepted,
@@ -110,7 +129,29 @@ export async function ingest({ deliveries, kills, random, tell, signal: outer }:
   } finally {
     clearInterval(ticker)
     for (const consumer of consumers) consumer.kill()
-    await server.kill()
-    await rm(folder, { recursive: true, force: true })
+    for (const { server } of servers) await server.kill()
   }
+}
+
+interface Served {
+  readonly server: ServerProcess
+  readonly client: Client
+}
+
+/** The checks count all that is there: what an earlier run left would break them. */
+async function refuseUsed(client: Client): Promise<void> {
+  const { status } = await client.askUntilAnswered(QUEUE, { method: 'GET' })
+  if (status !== 404) throw new Error('There is a queue `webhooks` already: give a new folder, or another namespace.')
+}
+
+/** The broker stands second, so that three kills have it in the middle. */
+function listVictims({ broker }: Place, servers: readonly Served[]): Victim[] {
+  const victims = servers.map(({ server, client }): Victim => {
+    return { name: 'the server', kill: () => server.kill(), start: () => server.start(client) }
+  })
+  if (broker !== null) {
+    const { name, kill, restart } = broker
+    victims.splice(1, 0, { name, kill, start: restart })
+  }
+  return victims
 }

@@ -17,6 +17,8 @@ export interface Accepted {
   readonly unknown: number
   /** Tries that were told to come again. */
   readonly busy: number
+  /** When the first try began, by the clock of `Kill`. */
+  readonly sentAtMs: number
   /** From the first try to the 202. */
   readonly tookMs: number
 }
@@ -37,14 +39,15 @@ export async function sendAll(
 
 async function send(client: Client, delivery: Delivery): Promise<Accepted> {
   const { id, key, digest } = delivery
-  const startedAtMs = performance.now()
+  const sentAtMs = performance.now()
   const { status, body, unknown, busy } = await client.askUntilAnswered('/v1/queues/webhooks/jobs', {
     headers: { 'sluice-key': key, 'idempotency-key': id },
     body: bodyOf(delivery),
   })
   if (status !== 202) throw new Error(`Delivery ${id} was answered ${status}: ${JSON.stringify(body)}`)
   const { id: job, duplicate } = body as { id: string; duplicate: boolean }
-  return { delivery: id, key, digest, job, duplicate, unknown, busy, tookMs: performance.now() - startedAtMs }
+  const tookMs = performance.now() - sentAtMs
+  return { delivery: id, key, digest, job, duplicate, unknown, busy, sentAtMs, tookMs }
 }
 
 /** Deals the keys out to lanes, the largest first, each to the lane with the least to send. */

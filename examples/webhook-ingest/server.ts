@@ -1,4 +1,4 @@
-/** `sluice serve` as a child process that can be killed and started again on the same folder and port. */
+/** `sluice serve` as a child process that can be killed and started again on the same data and port. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
@@ -6,7 +6,8 @@ import { fileURLToPath } from 'node:url'
 import type { Client } from './client.ts'
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
-const READY_MS = 30_000
+/** Generous: on a broker whose owner was killed it waits until somebody has taken over. */
+const READY_MS = 120_000
 const STOP_MS = 15_000
 /** Of what the server says, for when it fails. */
 const KEPT_CHARS = 4_096
@@ -18,16 +19,16 @@ const PORTS = { from: 20_000, to: 30_000 }
 
 export class ServerProcess {
   readonly port: number
-  readonly #folder: string
+  readonly #location: string
   readonly #onFailed: (error: Error) => void
   #child: ChildProcess | null = null
   #exited: Promise<unknown> = Promise.resolve()
   #said = ''
 
   /** `onFailed` hears of an end that nobody asked for. */
-  constructor(port: number, folder: string, onFailed: (error: Error) => void) {
+  constructor(port: number, location: string, onFailed: (error: Error) => void) {
     this.port = port
-    this.#folder = folder
+    this.#location = location
     this.#onFailed = onFailed
   }
 
@@ -38,7 +39,7 @@ export class ServerProcess {
   /** Starts it; the answer is how many milliseconds passed until it was ready. */
   async start(client: Client): Promise<number> {
     const startedAtMs = performance.now()
-    const child = spawn(process.execPath, [MAIN, 'serve', '--port', `${this.port}`, '--data', this.#folder], {
+    const child = spawn(process.execPath, [MAIN, 'serve', '--port', `${this.port}`, '--data', this.#location], {
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     this.#child = child

@@ -22,6 +22,11 @@ export function withoutPassword(location: string): string {
   return location.replace(/^([a-z][a-z0-9+.-]*:\/\/)[^/?#]*@/i, '$1')
 }
 
+/** Whether a location is a URL, rather than a folder. */
+export function isUrl(location: string): boolean {
+  return /^[a-z][a-z0-9+.-]*:\/\//i.test(location)
+}
+
 /** Opens what the options name. A folder must be there: a typing mistake would make an empty one. */
 export async function openPlace(input: Input): Promise<Sluice> {
   const data = input.value('data')
@@ -36,7 +41,7 @@ export async function openPlace(input: Input): Promise<Sluice> {
     return open(folder, { onError })
   }
   const given = url ?? DEFAULT_URL
-  if (!/^[a-z][a-z0-9+.-]*:\/\//i.test(given) || !URL.canParse(given))
+  if (!isUrl(given) || !URL.canParse(given))
     throw new UsageError(`--url is '${given}'; it must be such as ${DEFAULT_URL}. A folder is named with --data.`)
   const parsed = new URL(given)
   const credential = /^https?:$/.test(parsed.protocol) ? credentialFor(parsed) : undefined

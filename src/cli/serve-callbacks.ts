@@ -18,18 +18,17 @@ export const CALLBACK_OPTIONS: Readonly<Record<string, Option>> = {
   'no-callbacks': { type: 'boolean', text: 'Send no callbacks from here; they wait in the queue sluice.callbacks.' },
 }
 
-/** What `open` is told; undefined: nothing is sent, since it is not wanted, or memory has no place for a secret. */
-export function callbackOptions(input: Input, folder: string): CallbackOptions | undefined {
+/** What `open` is told; undefined: nothing is sent, since it is not wanted, or there is no folder (null) for a secret. */
+export function callbackOptions(input: Input, folder: string | null): CallbackOptions | undefined {
   const file = input.value('webhook-secret-file')
-  if (input.has('no-callbacks') || (file === undefined && folder === ':memory:')) return undefined
+  if (input.has('no-callbacks') || (file === undefined && folder === null)) return undefined
   const allow = input.values('callback-allow')
   return file === undefined ? { allow } : { allow, secretFile: resolve(file) }
 }
 
 /** What is said of them at the start. */
-export function tellCallbacks(callbacks: CallbackOptions | undefined, folder: string): string {
-  if (callbacks === undefined)
-    return folder === ':memory:' ? 'not sent: give --webhook-secret-file' : 'not sent from here'
+export function tellCallbacks(callbacks: CallbackOptions | undefined, folder: string | null): string {
+  if (callbacks === undefined) return folder === null ? 'not sent: give --webhook-secret-file' : 'not sent from here'
   const { secretFile, allow = [] } = callbacks
   const shown = secretFile === undefined ? '`sluice webhook-secret` shows the secret' : `signed with ${secretFile}`
   return `${shown}; sent to public addresses${allow.length === 0 ? '' : ` and ${allow.join(', ')}`}`

@@ -1,4 +1,4 @@
-/** `sluice serve`: a data folder over HTTP, until it is told to stop. */
+/** `sluice serve`: a data folder or a broker over HTTP, until it is told to stop. */
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { open } from '../index.ts'
@@ -7,6 +7,7 @@ import { createServer, type Server } from '../server/server.ts'
 import { completeServerOptions, type ServerOptions } from '../server/settings.ts'
 import { type Command, type Input, UsageError } from './command.ts'
 import { formatLogLine } from './log-line.ts'
+import { isUrl, withoutPassword } from './opening.ts'
 import { CALLBACK_OPTIONS, callbackOptions, tellCallbacks } from './serve-callbacks.ts'
 
 const DURABILITIES = {
@@ -17,12 +18,13 @@ const DURABILITIES = {
 
 export const serve: Command = {
   name: 'serve',
-  usage: '[--port N] [--data DIR]',
+  usage: '[--port N] [--data LOCATION]',
   about:
-    'Serves a data folder over HTTP, with the dashboard at /. One process has a folder at a time.\nCtrl-C or SIGTERM stops it: it takes nothing new, ends long polls, stores what is under way and exits. A second Ctrl-C exits at once.',
+    'Serves a data folder or a broker over HTTP, with the dashboard at /. One process has a folder at a time; any number of\nservers share a broker.\nCtrl-C or SIGTERM stops it: it takes nothing new, ends long polls, stores what is under way and exits. A second Ctrl-C exits at once.',
   examples: [
     'sluice serve',
     'sluice serve --port 9000 --data /var/lib/sluice',
+    'sluice serve --data redis://127.0.0.1:6379?namespace=shop',
     'sluice serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --allowed-host queue.example.com',
     'sluice serve --host 0.0.0.0 --behind-proxy --allowed-host queue.example.com',
   ],
@@ -31,13 +33,13 @@ export const serve: Command = {
     host: { type: 'string', value: 'ADDRESS', text: 'The address to listen on. Default: 127.0.0.1' },
     data: {
       type: 'string',
-      value: 'DIR',
-      text: "The data folder, made if it is not there; ':memory:' keeps nothing. Default: ./data",
+      value: 'LOCATION',
+      text: "The data folder, made if it is not there; a broker, by its URL; ':memory:' keeps nothing. Default: ./data",
     },
     durability: {
       type: 'string',
       value: 'LEVEL',
-      text: "What an acknowledgement means: disk or os. Default: disk; with ':memory:', memory",
+      text: "What an acknowledgement means: disk or os. Default: the strongest: disk; with ':memory:', memory",
     },
     keys: {
       type: 'string',
@@ -61,13 +63,13 @@ export const serve: Command = {
   },
   async run(input) {
     if (input.words.length > 0) throw new UsageError(`sluice serve takes options only, not '${input.words[0]}'.`)
-    const data = input.value('data') ?? './data'
-    const folder = data === ':memory:' ? data : resolve(data)
+    const location = readLocation(input)
+    const folder = location === ':memory:' || isUrl(location) ? null : location
     // Before the folder is opened, which would make it.
     const options = completeServerOptions(serverOptions(input, folder))
     const durability = readDurability(input)
     const callbacks = callbackOptions(input, folder)
-    const sluice = await open(folder, { durability, callbacks })
+    const sluice = await open(location, { durability, callbacks })
     try {
       const server = createServer(sluice, options)
       const stopped = waitForSignal()
@@ -75,7 +77,7 @@ export const serve: Command = {
       announce(
         server,
         options,
-        folder,
+        withoutPassword(location),
         sluice.engine.abilities.durability,
         tellCallbacks(callbacks, folder),
         input.isJson,
@@ -95,6 +97,14 @@ export const serve: Command = {
   },
 }
 
+/** As `open` takes it. A server has its data in a place of its own: another server is none. */
+function readLocation(input: Input): string {
+  const data = input.value('data') ?? './data'
+  if (/^https?:/i.test(data))
+    throw new UsageError('--data names a server. Give the folder or the broker that the server is to serve.')
+  return data === ':memory:' || isUrl(data) ? data : resolve(data)
+}
+
 function readDurability(input: Input): keyof typeof DURABILITIES | undefined {
   const given = input.value('durability')
   if (given === undefined) return undefined
@@ -102,7 +112,7 @@ function readDurability(input: Input): keyof typeof DURABILITIES | undefined {
   throw new UsageError(`--durability is '${given}'; it must be one of ${Object.keys(DURABILITIES).join(', ')}.`)
 }
 
-function serverOptions(input: Input, folder: string): ServerOptions {
+function serverOptions(input: Input, folder: string | null): ServerOptions {
   const port = input.count('port', 0, 65_535)
   const host = input.value('host')
   const maxQueues = input.count('max-queues', 0, Number.MAX_SAFE_INTEGER)
@@ -112,16 +122,16 @@ function serverOptions(input: Input, folder: string): ServerOptions {
     ...(maxQueues === undefined ? {} : { maxQueues }),
     keys: readKeys(input, folder),
     tls: readTls(input),
-    ...(folder === ':memory:' ? {} : { backupDir: folder }),
+    ...(folder === null ? {} : { backupDir: folder }),
     behindProxy: input.has('behind-proxy'),
     allowedHosts: input.values('allowed-host'),
     log: { write: (line) => process.stderr.write(input.isJson ? line : formatLogLine(line)) },
   }
 }
 
-function readKeys(input: Input, folder: string): string | null {
+function readKeys(input: Input, folder: string | null): string | null {
   const given = input.value('keys')
-  if (given === undefined) return folder === ':memory:' ? null : join(folder, KEY_FILE)
+  if (given === undefined) return folder === null ? null : join(folder, KEY_FILE)
   if (!existsSync(given))
     throw new UsageError(
       `--keys names '${given}', which is not there. \`sluice keys create --keys ${given}\` makes it.`,
