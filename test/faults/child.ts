@@ -10,6 +10,7 @@
  *                                       are done; SIGTERM closes it with that drain: `closing`, `closed`
  *     node child.ts poison FOLDER       works on the queue 'work' of a folder, and dies of a payload below zero; ends with
  *                                       `done` when nothing is left
+ *     node child.ts delay URL           adds a job with a deadline, one with a short delay and one with a long one: `ids A B C`
  *     node child.ts add FOLDER COUNT    adds jobs one after the other: `ack N MS` each, or `error CODE` and its end
  */
 import { writeSync } from 'node:fs'
@@ -97,6 +98,13 @@ if (role === 'strict' || role === 'spin') {
     await delay(5)
   }
   tell('done')
+} else if (role === 'delay') {
+  await using sluice = await open(where)
+  const queue = sluice.queue<string>('work')
+  const inTime = await queue.add('in time', { deadlineMs: 60_000 })
+  const soon = await queue.add('soon', { delayMs: 100 })
+  const later = await queue.add('later', { delayMs: 3_600_000 })
+  tell(`ids ${inTime.id} ${soon.id} ${later.id}`)
 } else {
   const sluice = await open(where)
   const queue = sluice.queue<number>('work')

@@ -4,15 +4,18 @@
  */
 import { deepEqual, equal, ok } from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { type TestContext, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { findRedis, startRedis } from '../../scripts/brokers/redis.ts'
 import { open } from '../../src/index.ts'
 import { temporaryFolder } from '../server-harness.ts'
 
+const CHILD = fileURLToPath(new URL('./child.ts', import.meta.url))
 const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
 const LIBRARY = '/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1'
 
@@ -27,21 +30,24 @@ function findLibrary(): string | null {
   return existsSync(LIBRARY) ? null : 'libfaketime is missing: clocks that are set are NOT tested. Install faketime.'
 }
 
+const redis = findRedis()
+if (redis === null && process.env['CI'] === 'true') throw new Error('Redis is missing, and CI needs it')
 const missing = findLibrary()
 if (missing !== null) console.error(`# ${missing}`)
+
+const WITH_CLOCK = {
+  ...process.env,
+  NODE_TEST_CONTEXT: undefined,
+  LD_PRELOAD: LIBRARY,
+  FAKETIME_NO_CACHE: '1',
+  FAKETIME_DONT_FAKE_MONOTONIC: '1',
+}
 
 /** A server whose wall clock is off by what the file says, now and whenever it is written. */
 async function serve(t: TestContext, folder: string, port: number, clock: string) {
   const child = spawn(process.execPath, [MAIN, 'serve', '--port', `${port}`, '--data', folder, '--json'], {
     stdio: ['ignore', 'pipe', 'inherit'],
-    env: {
-      ...process.env,
-      NODE_TEST_CONTEXT: undefined,
-      LD_PRELOAD: LIBRARY,
-      FAKETIME_TIMESTAMP_FILE: clock,
-      FAKETIME_NO_CACHE: '1',
-      FAKETIME_DONT_FAKE_MONOTONIC: '1',
-    },
+    env: { ...WITH_CLOCK, FAKETIME_TIMESTAMP_FILE: clock },
   })
   t.after(() => child.kill('SIGKILL'))
   const [line] = (await once(createInterface({ input: child.stdout }), 'line')) as [string]
@@ -98,3 +104,30 @@ test('a wall clock that is set by hours ends no lease, starts no delayed job ear
   }
   await worker.close()
 })
+
+for (const offset of ['+2h', '-2h']) {
+  test(`a process on Redis whose machine's clock is off by ${offset} gives deadlines and delays by the owner's (P4)`, {
+    skip: missing ?? (redis === null && 'Redis is missing'),
+  }, async (t) => {
+    const broker = await startRedis()
+    t.after(() => broker[Symbol.asyncDispose]())
+    const url = `${broker.url}?namespace=${randomUUID()}`
+    const owner = await open(url)
+    t.after(() => owner.close({ drainMs: 0 }))
+    const queue = owner.queue<string, string>('work')
+    const worker = queue.work(({ payload }) => payload)
+    const member = spawn(process.execPath, [CHILD, 'delay', url], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+      env: { ...WITH_CLOCK, FAKETIME: offset },
+    })
+    t.after(() => member.kill('SIGKILL'))
+    const [line] = (await once(createInterface({ input: member.stdout }), 'line')) as [string]
+    const [, inTime = '', soon = '', later = ''] = line.split(' ')
+    equal(await (await queue.get(inTime)).result({ timeoutMs: 30_000 }), 'in time')
+    equal(await (await queue.get(soon)).result({ timeoutMs: 30_000 }), 'soon')
+    const { status, dueAtMs = 0 } = await (await queue.get(later)).status()
+    equal(status, 'scheduled')
+    ok(Math.abs(dueAtMs - (Date.now() + 3_600_000)) < 300_000, `${dueAtMs}`)
+    await worker.close()
+  })
+}
