@@ -107,6 +107,11 @@ export class Broker {
     this.#run()
   }
 
+  /** Whether it ended otherwise than by `close`: of the last step nobody knows what became. */
+  get hasFailed(): boolean {
+    return this.#mode === 'failed'
+  }
+
   health(): Answer<LogHealth> {
     return this.#log.health()
   }

@@ -163,8 +163,10 @@ class RabbitmqJournal implements Journal {
 
   async #ownNow(stop: AbortSignal): Promise<Grant> {
     const { promise: chosen, resolve } = Promise.withResolvers<void>()
+    this.#election.stand(resolve)
     // A connection that ends meanwhile is set up again, with the election on it.
-    await this.#election.stand(this.#reader.model, resolve).catch(() => {})
+    const { model } = this.#reader
+    if (model !== null) this.#attachElection(model)
     await chosen
     const state = await this.#takeEpoch(stop)
     return this.#take(state, stop)
@@ -220,8 +222,9 @@ class RabbitmqJournal implements Journal {
       },
     })
     this.#letters = letters
-    const { model } = await this.#untilUp(this.#closing.signal)
-    if (this.#letters === letters) await letters.attach(model)
+    await this.#retry(this.#closing.signal, async (model) => {
+      if (this.#letters === letters) await letters.attach(model)
+    })
     return letters
   }
 
@@ -325,10 +328,10 @@ class RabbitmqJournal implements Journal {
       const { model } = this.#reader
       const out = this.#publishingChannel(this.#out)
       if (model !== null && out !== null) return { model, out }
-      await new Promise<void>((resolve) => {
-        this.#upWaiters.push(resolve)
-        signal.addEventListener('abort', () => resolve(), { once: true })
-      })
+      const { promise, resolve } = Promise.withResolvers<void>()
+      this.#upWaiters.push(resolve)
+      signal.addEventListener('abort', () => resolve(), { once: true })
+      await promise
     }
   }
 

@@ -110,6 +110,11 @@ class ReplicatedLog implements Log {
     this.#heard.note([session, this.#grant.epoch, turn])
   }
 
+  /** The member of the session has stopped, and will not ask what came of it. */
+  forgetHeard(session: string): void {
+    this.#heard.forget(session, this.#grant.epoch)
+  }
+
   /** How far members of earlier owners were heard, and the first epoch of which all are known. */
   heardBefore(): { readonly since: number; readonly turns: Readonly<Record<string, number>> } {
     const since = this.#heard.forgetBefore(this.#grant.epoch)
@@ -303,7 +308,8 @@ class ReplicatedLog implements Log {
     if (!sweep.isDone) return
     this.#sweep = null
     this.#aliveBytes = sweep.copiedBytes
-    await this.#journal.truncate(this.#grant, sweep.startPlace)
+    // What cannot be cut off now is with the next sweep. Of what is wrong the next append tells.
+    await this.#journal.truncate(this.#grant, sweep.startPlace).catch(() => {})
   }
 
   get #sweepAtBytes(): number {

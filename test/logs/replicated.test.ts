@@ -257,4 +257,66 @@ describe('the log over a journal', () => {
     equal((await commit(owned, [next(owned, 'a')])).status, 'durable')
     await leave(owned)
   })
+
+  test('a journal that cannot be cut off now is written on, and cut off later', async () => {
+    const broker = new MemoryBroker('os')
+    const owned = await own(broker, { sweepBytes: 10_000 })
+    const { journal } = owned
+    const truncate = journal.truncate.bind(journal)
+    let refusals = 0
+    journal.truncate = async (...given) => {
+      if (++refusals < 3) throw new Error('The disk is full.')
+      return truncate(...given)
+    }
+    for (let i = 0; refusals < 4; i++) {
+      ok(i < 2_000, 'it is swept again and again')
+      equal((await commit(owned, [], { key: 'x'.repeat(1_000) })).status, 'durable')
+    }
+    ok(broker.entries.length < 100, `${broker.entries.length} entries are left`)
+    await leave(owned)
+  })
+
+  test('how far members were heard takes a bounded room, and what had to go is not taken for never heard', async () => {
+    const broker = new MemoryBroker('os')
+    const first = await own(broker, { sweepBytes: 50_000 })
+    first.log.noteHeard('early', 7)
+    for (let i = 0; i < 3_000; i++) {
+      first.log.noteHeard(`member-${i}`, 1)
+      if (i % 100 === 0) await commit(first, [], { key: 'x'.repeat(1_000) })
+    }
+    await commit(first, [], { last: '1' })
+    await leave(first)
+    const second = await own(broker)
+    const { since, turns } = second.log.heardBefore()
+    ok(Object.keys(turns).length <= 2_048)
+    equal(turns['early'], undefined)
+    equal(since, first.grant.epoch + 1)
+    // A later owner knows it as well, though the beginning is cut off by then.
+    second.log.noteHeard('another', 3)
+    await commit(second, [], { last: '2' })
+    await leave(second)
+    const third = await own(broker)
+    equal(third.log.heardBefore().since, first.grant.epoch + 1)
+    equal(third.log.heardBefore().turns['another'], 3)
+    await leave(third)
+  })
+
+  test('members that stop leave nothing behind', async () => {
+    const broker = new MemoryBroker('os')
+    const first = await own(broker)
+    for (let i = 0; i < 3_000; i++) {
+      first.log.noteHeard(`member-${i}`, 1)
+      if (i % 100 === 0) await commit(first, [], { key: `${i}` })
+      first.log.forgetHeard(`member-${i}`)
+    }
+    first.log.noteHeard('one that stays', 2)
+    await commit(first, [], { last: '1' })
+    await leave(first)
+    const second = await own(broker)
+    const { since, turns } = second.log.heardBefore()
+    equal(turns['one that stays'], 2)
+    ok(Object.keys(turns).length < 40)
+    ok(since <= first.grant.epoch)
+    await leave(second)
+  })
 })

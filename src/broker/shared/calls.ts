@@ -84,16 +84,25 @@ export class Calls {
     return ended
   }
 
-  /** Answers what has waited for an owner for too long. */
-  takeOverdue(nowMs: number): LedgerAnswer[] {
+  /** Answers what has waited for an owner for too long. `trouble`: why there is none, where that is known. */
+  takeOverdue(nowMs: number, trouble: string | null = null): LedgerAnswer[] {
+    const why = trouble === null ? '' : ` ${trouble}`
     const ended: LedgerAnswer[] = []
     for (const [id, call] of this.#calls) {
       if (call.untilMs > nowMs) continue
       this.#calls.delete(id)
       ended.push(
         (call.turn > 0 || call.wasSent) && isChanging(call.request)
-          ? failed(id, 'UNKNOWN', `Whether it took effect is not known: the owner did not answer in time. ${AGAIN}`)
-          : failed(id, 'UNREACHABLE', 'The broker, or the process that owns the data there, did not answer in time.'),
+          ? failed(
+              id,
+              'UNKNOWN',
+              `Whether it took effect is not known: the owner did not answer in time.${why} ${AGAIN}`,
+            )
+          : failed(
+              id,
+              'UNREACHABLE',
+              `The broker, or the process that owns the data there, did not answer in time.${why}`,
+            ),
       )
     }
     return ended

@@ -17,7 +17,7 @@ const AGAIN_MS = 1_000
 const MAX_AGAIN_MS = 8_000
 /** How long a confirmation waits for something to ride with. */
 const CONFIRM_MS = 50
-/** How many payloads that came out of turn are kept. */
+/** How many payloads that came out of turn are kept, apart from the one that is next. */
 const MAX_EARLY = 256
 /** How many are said again at once. */
 const MAX_AGAIN = 16
@@ -44,6 +44,8 @@ export class Conversation<Said, Heard> {
   #heard = 0
   readonly #early = new Map<number, Heard>()
   #againMs = AGAIN_MS
+  /** What was said up to here is said again, a few at a time, until it is confirmed. */
+  #againUntil = 0
   #stopAgain: (() => void) | null = null
   #stopConfirm: (() => void) | null = null
   #isClosed = false
@@ -64,6 +66,7 @@ export class Conversation<Said, Heard> {
   }
 
   say(payload: Said): void {
+    if (this.#isClosed) return
     const number = ++this.#said
     this.#unconfirmed.push({ number, payload })
     this.#send({ number, payload })
@@ -77,10 +80,14 @@ export class Conversation<Said, Heard> {
       this.#againMs = AGAIN_MS
       this.#stopAgain?.()
       this.#stopAgain = null
+      // What is lost is rarely one letter: the next ones follow as soon as these are known to have come.
+      if ((this.#unconfirmed[0]?.number ?? Number.POSITIVE_INFINITY) <= this.#againUntil) this.#sayAgain()
       this.#setAgain()
     }
     if (number === 0) return
-    if (number > this.#heard && this.#early.size < MAX_EARLY) this.#early.set(number, payload as Heard)
+    // The next one always has room: all that is kept waits for it.
+    const isNext = number === this.#heard + 1
+    if (isNext || (number > this.#heard && this.#early.size < MAX_EARLY)) this.#early.set(number, payload as Heard)
     for (let next = this.#early.get(this.#heard + 1); next !== undefined; next = this.#early.get(this.#heard + 1)) {
       this.#early.delete(++this.#heard)
       this.#hooks.deliver(next)
@@ -91,6 +98,7 @@ export class Conversation<Said, Heard> {
 
   /** Says that this side lives and what has come. */
   confirm(): void {
+    if (this.#isClosed) return
     this.#send({ number: 0, payload: null })
   }
 
@@ -123,8 +131,13 @@ export class Conversation<Said, Heard> {
     this.#stopAgain = this.#host.setTimer(this.#againMs, () => {
       this.#stopAgain = null
       this.#againMs = Math.min(2 * this.#againMs, MAX_AGAIN_MS)
-      for (const one of this.#unconfirmed.slice(0, MAX_AGAIN)) this.#send(one)
+      this.#againUntil = this.#said
+      this.#sayAgain()
       this.#setAgain()
     })
+  }
+
+  #sayAgain(): void {
+    for (const one of this.#unconfirmed.slice(0, MAX_AGAIN)) this.#send(one)
   }
 }

@@ -15,6 +15,8 @@ import { Conversation } from './conversation.ts'
 import { type AskLetter, LETTER_VERSION, type Letter } from './letters.ts'
 
 const SILENT_MS = 15_000
+/** One that waits for nothing has no reason to speak. */
+const IDLE_MS = 600_000
 /** Sessions that were ended for their silence, to be told so if they speak again. */
 const MAX_FORGOTTEN = 10_000
 
@@ -40,6 +42,8 @@ export interface DeskHooks {
   submit(requests: readonly LedgerRequest[]): void
   /** Before the requests of a turn are submitted. */
   note(session: string, turn: number): void
+  /** The member has stopped: nobody will ask for its turns. */
+  forget(session: string): void
   /** Answers for this process. */
   answer(answers: readonly LedgerAnswer[]): void
 }
@@ -49,10 +53,13 @@ export class Desk {
   readonly #epoch: number
   readonly #hooks: DeskHooks
   readonly #sessions = new Map<string, Session>()
-  readonly #forgotten = new Set<string>()
+  /** How many turns of each were heard. */
+  readonly #forgotten = new Map<string, number>()
   readonly #origins = new Map<number, Origin>()
   /** The broker's number of what this process asked, by its own number. */
   readonly #ownAsked = new Map<number, number>()
+  /** Whether `inDoubt` has every session that there was. */
+  knowsAll = true
   /** This process, among the sessions of its own desk. */
   readonly ownSession = randomUUID()
   #ownTurns = 0
@@ -74,9 +81,15 @@ export class Desk {
     return [...this.#sessions.values()].every(({ conversation }) => conversation.isConfirmed)
   }
 
-  /** How many turns of each member were heard: later ones never take effect. */
-  get heard(): Readonly<Record<string, number>> {
-    return Object.fromEntries([...this.#sessions.values()].map(({ name, heard }) => [name, heard]))
+  /**
+   * Up to which turn something of each member may have taken effect without its knowing: later ones never will. A member that
+   * knows all its answers has nothing to doubt, whatever it still waits for.
+   */
+  get inDoubt(): Readonly<Record<string, number>> {
+    const turns = Object.fromEntries(this.#forgotten)
+    for (const { name, heard, conversation } of this.#sessions.values())
+      turns[name] = conversation.isConfirmed ? 0 : heard
+    return turns
   }
 
   /** The number of the next turn of this process itself. */
@@ -93,11 +106,13 @@ export class Desk {
 
   hear({ from, session: name, turn }: AskLetter): void {
     if (this.#mode === 'closed') return
-    if (this.#forgotten.has(name)) {
-      this.#hooks.send(from, { kind: 'forgotten', version: LETTER_VERSION, epoch: this.#epoch, session: name })
+    let session = this.#sessions.get(name)
+    // Whoever has heard something from here, and has no session, had one.
+    if (this.#forgotten.has(name) || (session === undefined && turn.confirms > 0)) {
+      const heard = this.#forgotten.get(name) ?? null
+      this.#hooks.send(from, { kind: 'forgotten', version: LETTER_VERSION, epoch: this.#epoch, session: name, heard })
       return
     }
-    let session = this.#sessions.get(name)
     if (session === undefined) {
       if (this.#mode !== 'open') return
       session = this.#open(name, from)
@@ -135,18 +150,28 @@ export class Desk {
   tick(): void {
     const nowMs = this.#host.now()
     for (const session of this.#sessions.values()) {
-      if (nowMs - session.heardAtMs >= SILENT_MS) this.dismiss(session.name)
+      const patienceMs = session.asked.size > 0 || !session.conversation.isConfirmed ? SILENT_MS : IDLE_MS
+      if (nowMs - session.heardAtMs >= patienceMs) this.dismiss(session.name)
     }
   }
 
-  /** The member is gone, or says so: its waits end. */
+  /** The member says that it stops. */
+  takeLeave(name: string): void {
+    if (this.#sessions.has(name)) this.#hooks.forget(name)
+    this.dismiss(name)
+  }
+
+  /** The member is gone: its waits end. */
   dismiss(name: string): void {
     const session = this.#sessions.get(name)
     if (session === undefined) return
     this.#sessions.delete(name)
     session.conversation.close()
-    if (this.#forgotten.size >= MAX_FORGOTTEN) this.#forgotten.delete(this.#forgotten.values().next().value as string)
-    this.#forgotten.add(name)
+    if (this.#forgotten.size >= MAX_FORGOTTEN) {
+      this.#forgotten.delete(this.#forgotten.keys().next().value as string)
+      this.knowsAll = false
+    }
+    this.#forgotten.set(name, session.heard)
     this.#submitRaw([...session.asked.values()].map((body) => ({ id: this.#nextId++, kind: 'abort', body })))
   }
 
@@ -204,9 +229,9 @@ export class Desk {
   }
 }
 
-/** A wait that ended with nothing because this owner stops: the member asks the next one. */
+/** A wait that ended with nothing, or something that was not begun, because this owner stops: the member asks the next one. */
 function saysNothing({ kind }: Origin, answer: LedgerAnswer): boolean {
-  if (!('value' in answer)) return true
+  if (!('value' in answer)) return answer.error.code !== 'UNKNOWN'
   if (kind === 'lease') return (answer.value as LeaseOutcome).status === 'empty'
   if (kind === 'read') {
     const outcome = answer.value as ReadOutcome

@@ -37,19 +37,21 @@ export type Letter =
       /** How many turns of sessions with earlier owners may have taken effect, of all epochs from `since` on. */
       readonly before: { readonly since: number; readonly turns: Readonly<Record<string, number>> }
     }
-  /**
-   * `heard`: how many turns of each session took effect; later ones never will. `isAnswered`: every member has all answers
-   * to those; of what it still waits for nothing has come.
-   */
+  /** `heard`: up to which turn of each session something may have taken effect that its member does not know of. */
   | {
       readonly kind: 'leaving'
       readonly version: number
       readonly epoch: number
       readonly heard: Readonly<Record<string, number>>
-      readonly isAnswered: boolean
     }
-  /** The member was silent for so long that it was taken for dead. */
-  | { readonly kind: 'forgotten'; readonly version: number; readonly epoch: number; readonly session: string }
+  /** The member was silent for so long that it was taken for dead. `heard`: its turns until then; null: nobody knows any more. */
+  | {
+      readonly kind: 'forgotten'
+      readonly version: number
+      readonly epoch: number
+      readonly session: string
+      readonly heard: number | null
+    }
   /** `session` is new with every epoch that a member hears of, so that what belongs to an old one is overlooked. */
   | {
       readonly kind: 'asks'

@@ -23,6 +23,7 @@ import type { Grant, Journal, Mailbox } from '../../journals/contract.ts'
 import type { LedgerAnswer, LedgerRequest } from '../../ledger/requests.ts'
 import type { LogHealth } from '../../logs/contract.ts'
 import type { ReplicatedLog } from '../../logs/replicated.ts'
+import { backoffMs } from '../../policy/retry.ts'
 import { Broker } from '../broker.ts'
 import { abilitiesOver } from '../link.ts'
 import { Calls } from './calls.ts'
@@ -38,7 +39,12 @@ const ALIVE_MS = 4_000
 const LAST_WORDS_MS = 1_000
 /** Damage and the like: another try would find the same. */
 const FATAL: ReadonlySet<string> = new Set(['CORRUPT', 'ENGINE_CHANGED', 'FOREIGN_DATA', 'FORMAT_NEWER', 'UNSUPPORTED'])
-const AGAIN_MS = 250
+/** Between two attempts to own: each that fails leaves a claim in the broker. */
+const AGAIN = { baseMs: 250, factor: 2, maxMs: 8_000 }
+/** How long the last commits may take when this process stops. */
+const LAST_COMMITS_MS = 30_000
+/** After so many questions that no owner answered, everybody is asked: the owner may not hear what is for it. */
+const UNHEARD_HELLOS = 2
 
 type Mode = 'seeking' | 'member' | 'taking' | 'owner' | 'closing' | 'closed' | 'failed'
 
@@ -78,6 +84,9 @@ export class Router {
   #highestEpoch = 0
   #engineId: string | null = null
   #failure: SluiceError | null = null
+  /** Why this process could not become the owner when it last tried. */
+  #trouble: string | null = null
+  #hellos = 0
   #lastAliveMs = 0
   #stopTick: () => void = () => {}
   readonly #stopping = new AbortController()
@@ -93,30 +102,34 @@ export class Router {
   static async open(options: RouterOptions, withinMs: number): Promise<{ router: Router; abilities: EngineAbilities }> {
     const router = new Router(options)
     const { journal, host } = options
+    const { promise: found, resolve, reject } = Promise.withResolvers<EngineAbilities>()
+    router.#settled = { resolve, reject }
+    const giveUp = host.setTimer(withinMs, () => reject(router.#openingError(withinMs)))
     try {
-      router.#mailbox = await journal.openMailbox((letter) => router.#hear(letter))
-      const found = new Promise<EngineAbilities>((resolve, reject) => {
-        router.#settled = { resolve, reject }
-      })
-      const giveUp = host.setTimer(withinMs, () =>
-        router.#settled?.reject(
-          new SluiceError(
-            'UNREACHABLE',
-            `Another process seems to own the data there, and did not answer within ${withinMs} ms. It may be stopping, or hang: look at the processes that use this broker.`,
-          ),
-        ),
-      )
+      const opening = journal.openMailbox((letter) => router.#hear(letter))
+      // Whatever it still becomes when this has been given up.
+      opening.catch(() => {})
+      router.#mailbox = await Promise.race([opening, found.then(() => opening)])
       router.#tick()
       void router.#campaign()
       router.#sayHello()
-      const abilities = await found
-      giveUp()
-      router.#settled = null
-      return { router, abilities }
+      return { router, abilities: await found }
     } catch (error) {
       await router.close()
       throw error
+    } finally {
+      giveUp()
+      router.#settled = null
     }
+  }
+
+  #openingError(withinMs: number): SluiceError {
+    const text =
+      this.#mailbox === null
+        ? `The broker did not answer within ${withinMs} ms.`
+        : (this.#trouble ??
+          `Another process seems to own the data there, and did not answer within ${withinMs} ms. It may be stopping, or hang: look at the processes that use this broker.`)
+    return new SluiceError('UNREACHABLE', text)
   }
 
   get isOwner(): boolean {
@@ -144,7 +157,7 @@ export class Router {
       this.#failure !== null
         ? [this.#failure.message]
         : isAlone
-          ? ['No process owns the data now; this one is trying to.']
+          ? [`No process owns the data now; this one is trying to.${this.#trouble === null ? '' : ` ${this.#trouble}`}`]
           : []
     return {
       status: this.#failure !== null ? 'failed' : isAlone && status === 'ok' ? 'degraded' : status,
@@ -168,7 +181,10 @@ export class Router {
     const ruling = this.#ruling
     if (ruling?.broker != null && !wasFailed) {
       ruling.desk.stop()
+      // A broker that does not tell what became of a commit does not keep this process from ending.
+      const giveUp = this.#options.host.setTimer(LAST_COMMITS_MS, () => ruling.log.close())
       await ruling.broker.close()
+      giveUp()
       await this.#lastWords(ruling)
     }
     const { code, message, details } = this.#failure ?? new SluiceError('CLOSED')
@@ -189,8 +205,10 @@ export class Router {
     await this.#write(owner.address, { kind: 'bye', version: LETTER_VERSION, epoch: owner.epoch, session })
   }
 
-  async #lastWords({ desk, log }: Ruling): Promise<void> {
+  async #lastWords({ desk, log, broker }: Ruling): Promise<void> {
     const { host } = this.#options
+    // Of what was under way when it ended otherwise nobody was told, and nobody here knows: the next owner does.
+    if (broker?.hasFailed === true || !desk.knowsAll) return
     const untilMs = host.now() + LAST_WORDS_MS
     while (!desk.isConfirmed && host.now() < untilMs)
       await new Promise<void>((resolve) => void host.setTimer(20, () => resolve()))
@@ -199,8 +217,7 @@ export class Router {
       kind: 'leaving',
       version: LETTER_VERSION,
       epoch: log.epoch,
-      heard: desk.heard,
-      isAnswered: desk.isConfirmed,
+      heard: desk.inDoubt,
     })
   }
 
@@ -216,21 +233,27 @@ export class Router {
   /** Asks for the grant for as long as this process lives, and rules while it has it. */
   async #campaign(): Promise<void> {
     const { journal, host } = this.#options
-    while (!this.#stopping.signal.aborted && this.#failure === null) {
+    for (let tries = 1; !this.#stopping.signal.aborted && this.#failure === null; tries++) {
       try {
         const grant = await journal.own(this.#stopping.signal)
-        await this.#rule(grant)
+        await this.#rule(grant, () => {
+          tries = 0
+          this.#trouble = null
+        })
       } catch (error) {
         if (this.#stopping.signal.aborted) return
         if (error instanceof SluiceError && FATAL.has(error.code)) return this.#fail(error)
         if (error instanceof SluiceError && error.code === 'CLOSED') return
-        await new Promise<void>((resolve) => void host.setTimer(AGAIN_MS, () => resolve()))
+        if (tries > 0)
+          this.#trouble = `This process could not take the data over: ${error instanceof Error ? error.message : error}`
+        const ms = Math.max(20, backoffMs(AGAIN, Math.max(1, tries), host.random()))
+        await new Promise<void>((resolve) => void host.setTimer(ms, () => resolve()))
       }
     }
   }
 
-  /** Takes the journal over, rules, and resolves when that is over. Rejects with why. */
-  async #rule(grant: Grant): Promise<void> {
+  /** Takes the journal over, rules (`onRuling`), and rejects when that is over, with why. */
+  async #rule(grant: Grant, onRuling: () => void): Promise<void> {
     const { host, openLog } = this.#options
     this.#stopFollowing()
     this.#become('taking')
@@ -244,13 +267,14 @@ export class Router {
       send: (to, letter) => void this.#write(to, letter),
       submit: (requests) => ruling.broker?.submit(requests),
       note: (session, turn) => log.noteHeard(session, turn),
+      forget: (session) => log.forgetHeard(session),
       answer: (answers) => this.#emit(this.#calls.answer(answers)),
     })
     const ruling: Ruling = { log, desk, broker: null }
     this.#ruling = ruling
     try {
       this.#clock.lead()
-      ruling.broker = await Broker.open(
+      const broker = await Broker.open(
         log,
         this.#clock.asHost(),
         (answers) => {
@@ -263,13 +287,19 @@ export class Router {
           if (!log.signal.aborted) queueMicrotask(() => this.#fail(error))
         },
       )
+      if (log.signal.aborted) {
+        await broker.close()
+        throw log.signal.reason
+      }
+      ruling.broker = broker
       this.#engineId = log.engineId
       this.#highestEpoch = Math.max(this.#highestEpoch, grant.epoch)
       this.#become('owner')
       this.#resolvePast(log.heardBefore())
-      await this.#mailbox?.serveOwner(true)
+      onRuling()
       const abilities = abilitiesOver(log.abilities)
-      await this.#write('all', this.#ownerLetter(ruling, null))
+      // The broker may be away by now, for longer than the grant.
+      await Promise.race([this.#announce(ruling), ended])
       this.#tellClock()
       this.#settled?.resolve(abilities)
       this.#send()
@@ -289,8 +319,13 @@ export class Router {
     ruling.desk.close()
     await ruling.broker?.close().catch(() => {})
     ruling.log.close()
-    await this.#mailbox?.serveOwner(false)
+    this.#mailbox?.serveOwner(false).catch(() => {})
     this.#sayHello()
+  }
+
+  async #announce(ruling: Ruling): Promise<void> {
+    await this.#mailbox?.serveOwner(true)
+    await this.#write('all', this.#ownerLetter(ruling, null))
   }
 
   #ownerLetter({ log }: Ruling, helloAtMs: number | null): OwnerLetter {
@@ -389,10 +424,10 @@ export class Router {
   }
 
   /** The owner goes in good order: what it has not heard, nobody has. */
-  #heedLeaving({ epoch, heard, isAnswered }: Extract<Letter, { kind: 'leaving' }>): void {
+  #heedLeaving({ epoch, heard }: Extract<Letter, { kind: 'leaving' }>): void {
     const following = this.#following
     if (following === null || following.owner.epoch !== epoch) return
-    this.#calls.holdAfter(isAnswered ? 0 : (heard[following.session] ?? 0))
+    this.#calls.holdAfter(heard[following.session] ?? 0)
     this.#highestEpoch = Math.max(this.#highestEpoch, epoch + 1)
     this.#stopFollowing()
   }
@@ -410,6 +445,7 @@ export class Router {
           void this.#write(letter.from, this.#ownerLetter(ruling, letter.sentAtMs))
         return
       case 'owner':
+        this.#hellos = 0
         this.#follow(letter)
         return this.#takeTime(letter)
       case 'leaving':
@@ -418,13 +454,15 @@ export class Router {
         if (this.#following?.session !== letter.session) return
         this.#stopFollowing()
         this.#past = null
+        // What it was too late for has had no effect, and is asked again.
+        if (letter.heard !== null) this.#calls.holdAfter(letter.heard)
         this.#emit(this.#calls.loseOwner('the owner took this process for dead'))
         return this.#sayHello()
       case 'asks':
         if (ruling === null || letter.epoch !== ruling.log.epoch) return
         return ruling.desk.hear(letter)
       case 'bye':
-        if (letter.epoch === ruling?.log.epoch) ruling.desk.dismiss(letter.session)
+        if (letter.epoch === ruling?.log.epoch) ruling.desk.takeLeave(letter.session)
         return
       case 'tells':
         if (this.#following?.session === letter.session) this.#following.conversation.hear(letter.turn)
@@ -441,7 +479,8 @@ export class Router {
   #sayHello(): void {
     const from = this.#mailbox?.address as string
     const sentAtMs = this.#options.host.now()
-    void this.#write('owner', { kind: 'hello', version: LETTER_VERSION, from, sentAtMs })
+    const to = this.#hellos++ < UNHEARD_HELLOS ? 'owner' : 'all'
+    void this.#write(to, { kind: 'hello', version: LETTER_VERSION, from, sentAtMs })
   }
 
   async #write(to: string, letter: Letter): Promise<void> {
@@ -475,7 +514,7 @@ export class Router {
     const { host } = this.#options
     this.#stopTick = host.setTimer(TICK_MS, () => this.#tick())
     const nowMs = host.now()
-    this.#emit(this.#calls.takeOverdue(nowMs))
+    this.#emit(this.#calls.takeOverdue(nowMs, this.#trouble))
     this.#ruling?.desk.tick()
     this.#tellClock()
     if (nowMs - this.#lastAliveMs < ALIVE_MS) return

@@ -13,6 +13,8 @@ const MARK = 'SL1:'
 const WAIT_MS = 5_000
 const REQUEST_MS = 5_000
 const MAX_BATCH_BYTES = 1024 ** 2
+/** Of letters that wait while Kafka is away; beyond it the oldest are lost. Who sent them sends them again. */
+const MAX_WAITING_BYTES = 64 * 1024 ** 2
 /** Batches under way, and attempts of each before its letters are lost. */
 const AT_ONCE = 2
 const ATTEMPTS = 3
@@ -43,6 +45,7 @@ class KafkaMailbox implements Mailbox {
   readonly #outLine: Line
   readonly #closing = new AbortController()
   readonly #waiting: Waiting[] = []
+  #waitingBytes = 0
   #underWay = 0
   #isOwner = false
   #reading: Promise<void> = Promise.resolve()
@@ -68,6 +71,9 @@ class KafkaMailbox implements Mailbox {
     if (this.#closing.signal.aborted) return Promise.resolve()
     return new Promise((sent) => {
       this.#waiting.push({ key: Buffer.from(`${MARK}${to}`), value: asBuffer(letter), sent })
+      this.#waitingBytes += letter.byteLength
+      while (this.#waitingBytes > MAX_WAITING_BYTES && this.#waiting.length > 1)
+        for (const one of this.#take(1)) one.sent()
       if (this.#underWay < AT_ONCE) void this.#sendWaiting()
     })
   }
@@ -80,7 +86,7 @@ class KafkaMailbox implements Mailbox {
     this.#closing.abort()
     this.#inLine.close()
     this.#outLine.close()
-    for (const { sent } of this.#waiting.splice(0)) sent()
+    for (const { sent } of this.#take(this.#waiting.length)) sent()
     await this.#reading
   }
 
@@ -96,9 +102,15 @@ class KafkaMailbox implements Mailbox {
         bytes += size
         count++
       }
-      await this.#sendBatch(this.#waiting.splice(0, count))
+      await this.#sendBatch(this.#take(count))
     }
     this.#underWay--
+  }
+
+  #take(count: number): Waiting[] {
+    const taken = this.#waiting.splice(0, count)
+    for (const { value } of taken) this.#waitingBytes -= value.byteLength
+    return taken
   }
 
   async #sendBatch(letters: readonly Waiting[]): Promise<void> {

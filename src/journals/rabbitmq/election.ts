@@ -42,19 +42,26 @@ export class Election {
     this.#onTrouble = onTrouble
   }
 
-  /** Stands from now on, over connections, until `leave`. */
-  async stand(model: ChannelModel | null, onChosen: () => void): Promise<void> {
+  /** Stands from now on, over connections that are attached, until `leave`. */
+  stand(onChosen: () => void): void {
     this.#isWanted = true
     this.#onChosen = onChosen
-    if (model !== null) await this.attach(model)
   }
 
-  /** One consumer at a time: another one of ours would be chosen in its place. */
+  /** One consumer at a time: another one of ours would be chosen in its place. Rejects if this one has to be attached again. */
   async attach(model: ChannelModel): Promise<void> {
     if (!this.#isWanted) return
     this.#drop()
     const attempt = ++this.#attempt
     const isCurrent = () => attempt === this.#attempt
+    try {
+      await this.#consume(model, isCurrent)
+    } catch (error) {
+      if (isCurrent()) throw error
+    }
+  }
+
+  async #consume(model: ChannelModel, isCurrent: () => boolean): Promise<void> {
     let isConsuming = false
     const channel = await openChannel(model, (reason) => {
       if (isConsuming && isCurrent()) this.#onTrouble(reason)

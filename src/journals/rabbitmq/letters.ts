@@ -7,6 +7,7 @@ import { randomUUID } from 'node:crypto'
 import type { Channel, ChannelModel, ConfirmChannel } from 'amqplib'
 import type { Mailbox } from '../contract.ts'
 import { openChannel } from './link.ts'
+import { asDeclareError } from './streams.ts'
 
 /** Of a letter that waits for its reader. Older ones are sent again by then. */
 const LETTER_MS = 60_000
@@ -51,17 +52,25 @@ export class Letters implements Mailbox {
     })
     // A name for each connection: the broker may not know yet that the one before is gone, and its queue with it.
     const queue = `${this.#namespace}.box.${this.address}.${++this.#boxes}`
-    await channel.assertQueue(queue, {
-      exclusive: true,
-      durable: false,
-      arguments: { 'x-queue-type': 'classic', 'x-message-ttl': LETTER_MS, 'x-max-length-bytes': BOX_BYTES },
-    })
+    try {
+      await channel.assertQueue(queue, {
+        exclusive: true,
+        durable: false,
+        arguments: { 'x-queue-type': 'classic', 'x-message-ttl': LETTER_MS, 'x-max-length-bytes': BOX_BYTES },
+      })
+    } catch (error) {
+      throw asDeclareError(error, `queue '${queue}'`)
+    }
     const exchange = lettersOf(this.#namespace)
-    const keys = [this.address, 'all', ...(this.#isOwner ? ['owner'] : [])]
+    const isOwner = this.#isOwner
+    const keys = [this.address, 'all', ...(isOwner ? ['owner'] : [])]
     for (const key of keys) await channel.bindQueue(queue, exchange, key)
     await channel.consume(queue, (message) => message !== null && this.#onLetter(message.content), { noAck: true })
+    if (this.#isClosed) return void channel.close().catch(() => {})
     this.#queue = queue
     this.#channel = channel
+    // It may have changed meanwhile, with no channel to say it on.
+    if (this.#isOwner !== isOwner) await this.#bindOwner(channel, this.#isOwner)
   }
 
   send(to: string, letter: Uint8Array): Promise<void> {
@@ -94,13 +103,14 @@ export class Letters implements Mailbox {
     this.#isOwner = isOwner
     const channel = this.#channel
     if (channel === null) return
+    // If it fails, the connection is gone: the next one is set up as it should be.
+    await this.#bindOwner(channel, isOwner).catch(() => {})
+  }
+
+  async #bindOwner(channel: Channel, isOwner: boolean): Promise<void> {
     const exchange = lettersOf(this.#namespace)
-    try {
-      if (isOwner) await channel.bindQueue(this.#queue, exchange, 'owner')
-      else await channel.unbindQueue(this.#queue, exchange, 'owner')
-    } catch {
-      // The connection is gone: the next one is set up as it should be.
-    }
+    if (isOwner) await channel.bindQueue(this.#queue, exchange, 'owner')
+    else await channel.unbindQueue(this.#queue, exchange, 'owner')
   }
 
   async close(): Promise<void> {

@@ -284,12 +284,20 @@ export class Tail {
     if (mark.epoch > this.epoch) return this.end(takenOverError(mark.epoch))
     this.#last = { segment, offset: message.offset }
     if (mark.kind === 'seal') this.#turn(mark.epoch === this.epoch)
-    if (mark.epoch === this.epoch) this.#cameBack(`${segment}:${message.offset}`)
+    if (mark.epoch === this.epoch) this.#cameBack(message, `${segment}:${message.offset}`)
   }
 
-  #cameBack(place: string): void {
+  /**
+   * What comes back must be what was published: a message that was taken back, and came late all the same, has the number of
+   * another one and stands in its place.
+   */
+  #cameBack({ id, bytes }: StreamMessage, place: string): void {
     const waiting = this.#waiting
-    if (waiting === null) return
+    const expected = waiting?.messages[waiting.places.length]
+    if (waiting === null || expected === undefined || expected.id !== id || !expected.bytes.equals(bytes))
+      return this.end(
+        new SluiceError('UNREACHABLE', 'RabbitMQ kept a message that had been taken back: the journal is read anew.'),
+      )
     waiting.places.push(place)
     if (waiting.places.length < waiting.messages.length) return
     this.#finish()

@@ -18,7 +18,8 @@
  *
  *      0     4  length n of the JSON text
  *      4     n  JSON {f: first, h: heard, t: topics, c: copied batches, b: batches, s: copied state, k: state}
- *                 h  [session, epoch, turn], …     how many turns of a member's session this commit and those before may hold
+ *                 h  [session, epoch, turn], …     how many turns of a member's session this commit and those before may hold;
+ *                                                  turn -1: it has stopped; session '': see heard.ts
  *                 f  [epoch, number] of the first entry that must be kept from now on; null: as before
  *                 t  [id, name, trimTo], …         topics that are new or were trimmed, or all at the start of a sweep
  *                 c, b  [topic, baseOffset, count, timestampMs, startBytes, length], …

@@ -92,3 +92,37 @@ test('a conversation that is closed says and delivers nothing more', () => {
   while (times.step());
   deepEqual([sent, delivered], [1, []])
 })
+
+test('nothing is said once it is closed, and nothing is left to be said again', () => {
+  const times = new Times()
+  let sent = 0
+  const one = new Conversation<string, string>(times.host, { send: () => sent++, deliver: () => {} })
+  one.close()
+  one.say('a')
+  one.confirm()
+  let steps = 0
+  while (times.step() && ++steps < 100);
+  deepEqual([sent, steps], [0, 0])
+})
+
+test('a letter that is lost before a thousand others comes all the same, and they come soon', () => {
+  const times = new Times()
+  const heard: number[] = []
+  let carried = 0
+  const carry = (to: () => Conversation<number, number>, turn: Turn<number>): void => {
+    if (++carried > 1) times.host.setTimer(1, () => to().hear(turn))
+  }
+  const left: Conversation<number, number> = new Conversation(times.host, {
+    send: (turn) => carry(() => right, turn),
+    deliver: () => {},
+  })
+  const right: Conversation<number, number> = new Conversation(times.host, {
+    send: (turn) => carry(() => left, turn),
+    deliver: (number) => heard.push(number),
+  })
+  const said = Array.from({ length: 1_000 }, (_, i) => i)
+  for (const number of said) left.say(number)
+  for (let steps = 0; steps < 100_000 && !left.isConfirmed; steps++) times.step()
+  deepEqual(heard, said)
+  ok(times.nowMs < 10_000, `it took ${times.nowMs} ms`)
+})
