@@ -8,6 +8,7 @@ import { findRabbitmq, type Rabbitmq, startRabbitmq } from '../../scripts/broker
 import { isSluiceError } from '../../src/errors.ts'
 import { createRandom } from '../../src/host/host.ts'
 import type { Grant, Journal, JournalOptions } from '../../src/journals/contract.ts'
+import { writeMark } from '../../src/journals/rabbitmq/order.ts'
 import { checkRabbitmq, openRabbitmqJournal } from '../../src/journals/rabbitmq.ts'
 import { openProxy, type Proxy as TcpProxy } from '../support/tcp-proxy.ts'
 
@@ -73,6 +74,23 @@ describe('the journal on RabbitMQ', { skip: version === null ? 'RabbitMQ is miss
     )
     for (const [at, entry] of entries.entries())
       ok(entry.equals(read[at + 1]?.bytes ?? Buffer.alloc(0)), `${sizes[at]}`)
+  })
+
+  test('what comes back with other bytes than were published is not taken for durable', async (t) => {
+    const namespace = createNamespace()
+    const journal = await openJournal(t, { namespace })
+    const grant = await own(journal)
+    // As a message that was taken back when the broker was full, and came late all the same: it has the number of the next.
+    const model = await connect(rabbitmq.url)
+    const channel = await model.createConfirmChannel()
+    const messageId = writeMark({ kind: 'entry', epoch: grant.epoch, number: 1 })
+    channel.sendToQueue(`${namespace}.journal.0`, Buffer.from('taken back'), { messageId, deliveryMode: 2 })
+    await channel.waitForConfirms()
+    const outcome = await journal.append(grant, [Buffer.from('another')]).catch((error) => error)
+    ok(isCode('UNKNOWN')(outcome) || outcome.status === 'lost', JSON.stringify(outcome))
+    ok(grant.signal.aborted)
+    await model.close()
+    deepEqual(await replay(journal, await own(journal, 'again')), ['claim', 'taken back', 'again'])
   })
 
   test('segments follow one another, are deleted when nothing of them is needed, and the next owner goes on in the last', async (t) => {
