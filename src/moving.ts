@@ -46,7 +46,15 @@ export async function moveQueue(from: Sluice, to: Sluice, options: MoveOptions):
   const { queue, drainMs = 60_000, signal, onProgress = () => {} } = options
   const settings = await settingsOf(from, queue)
   await declareAlike(to, queue, settings)
+  await ensureTakes(to, queue)
   await from.engine.declare([{ kind: 'queue', name: queue, settings: { limit: { messages: 0, bytes: 0 } } }])
+  try {
+    // Again: if it is refused now, it is the same queue, under two names of one place.
+    await ensureTakes(to, queue)
+  } catch (error) {
+    await from.engine.declare([{ kind: 'queue', name: queue, settings }])
+    throw error
+  }
   await from.engine.command({ kind: 'pause', topic: queue, group: '' })
   await waitForRunning(from, queue, drainMs, signal)
   let moved = 0
@@ -89,6 +97,17 @@ async function declareAlike(to: Sluice, queue: string, settings: Partial<QueueSe
   if (declared?.status === 'declared') return
   const why = declared !== undefined && 'message' in declared ? declared.message : 'it was refused'
   throw new SluiceError('DECLARED_DIFFERENTLY', `Queue '${queue}' cannot be made there: ${why}`, { queue })
+}
+
+/** A queue whose limit is 0 would be waited for without end. */
+async function ensureTakes(to: Sluice, queue: string): Promise<void> {
+  const { limit } = await statsOf(to, queue)
+  if (limit.messages > 0) return
+  throw new SluiceError(
+    'DECLARED_DIFFERENTLY',
+    `Queue '${queue}' takes nothing at the new place: its limit is 0. Either both places are the same, or it was moved away from there: give it a limit and resume it first. Nothing was moved.`,
+    { queue },
+  )
 }
 
 async function waitForRunning(

@@ -58,6 +58,20 @@ describe('moving a queue', () => {
     await rejects(from.queue('work').add(2, { fullWaitMs: 0 }), (error) => isSluiceError(error, 'QUEUE_FULL'))
   })
 
+  test('refuses to move a queue to itself or to where it was moved away from, and leaves it as it was', async (t) => {
+    const [from, to] = await openTwo(t)
+    await from.queue('work', { limit: { messages: 10 } }).add(1)
+    await rejects(moveQueue(from, from, { queue: 'work' }), (error) => isSluiceError(error, 'DECLARED_DIFFERENTLY'))
+    await from.queue('work').add(2)
+    await moveQueue(from, to, { queue: 'work' })
+    await rejects(moveQueue(to, from, { queue: 'work' }), (error) => isSluiceError(error, 'DECLARED_DIFFERENTLY'))
+    await to.queue('work').add(3)
+    deepEqual(
+      (await drain(to, 'work', 3)).map(({ payload }) => payload),
+      [1, 2, 3],
+    )
+  })
+
   test('keeps the time of what is delayed', async (t) => {
     const [from, to] = await openTwo(t)
     const dueAtMs = Date.now() + 3_600_000
