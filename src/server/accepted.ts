@@ -45,6 +45,28 @@ export function acceptedJob({ name, tag }: Entry, { outcome, receipt, idempotenc
   }
 }
 
+/** Writes what `acceptedJob` says of jobs that were stored. All that share an append share a receipt, and all of it but the id. */
+export function createAcceptedWriter(): (
+  entry: Entry,
+  offset: number,
+  receipt: StoreReceipt,
+) => { readonly id: string; readonly text: string } {
+  let lastEntry: Entry | null = null
+  let lastReceipt: StoreReceipt | null = null
+  let rest = ''
+  return (entry, offset, receipt) => {
+    if (entry !== lastEntry || receipt !== lastReceipt) {
+      const appended: Appended = { outcome: { status: 'stored', offset }, receipt, idempotencyKey: undefined }
+      const { id: _id, ...others } = acceptedJob(entry, appended)
+      rest = JSON.stringify(others).slice(1)
+      lastEntry = entry
+      lastReceipt = receipt
+    }
+    const id = formatJobId(entry.name, entry.tag, offset, receipt.partition)
+    return { id, text: `{"id":${JSON.stringify(id)},${rest}` }
+  }
+}
+
 export interface Published {
   readonly topic: string
   readonly partition: number

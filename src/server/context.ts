@@ -35,6 +35,9 @@ declare module 'fastify' {
   }
 }
 
+/** What a handler gives that will send its reply, and then end its visit, without a promise for it. */
+export const ANSWERS_LATER = Symbol('answers later')
+
 export const JSON_TYPE = 'application/json; charset=utf-8'
 /** Longer than any name or id, as a part of a path; what is longer is refused by their own checks. */
 export const MAX_PATH_CHARS = 16_384

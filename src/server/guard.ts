@@ -45,13 +45,16 @@ export function createGuard(listenHost: string, allowedHosts: readonly string[])
   function isOurs(name: string | null, localAddress: string | undefined): boolean {
     return name !== null && (names.has(name) || name === localAddress?.replace(/^::ffff:/, ''))
   }
+  // A client names the same host each time, and clients name few.
+  let lastHost = ''
+  let lastAddress: string | undefined
   return ({ method, headers, localAddress }) => {
     const host = String(headers.host ?? '')
-    if (!isOurs(hostName(host), localAddress)) {
-      throw new SluiceError(
-        'FORBIDDEN_ORIGIN',
-        `This server does not answer for the host '${clip(host)}'. Call it by the address it listens on, or name the host in \`allowedHosts\`.`,
-      )
+    if (host !== lastHost || localAddress !== lastAddress || host === '') {
+      if (isOurs(hostName(host), localAddress)) {
+        lastHost = host
+        lastAddress = localAddress
+      } else refuseHost(host)
     }
     if (READS.has(method)) return
     const site = headers['sec-fetch-site']
@@ -69,6 +72,13 @@ export function createGuard(listenHost: string, allowedHosts: readonly string[])
       )
     }
   }
+}
+
+function refuseHost(host: string): never {
+  throw new SluiceError(
+    'FORBIDDEN_ORIGIN',
+    `This server does not answer for the host '${clip(host)}'. Call it by the address it listens on, or name the host in \`allowedHosts\`.`,
+  )
 }
 
 /** Whether the call changes nothing, or says, as every browser does, that a page of this server made it. */

@@ -173,8 +173,16 @@ function complete(
   }
 }
 
+/** Whether a header may say something of the message: most requests have none that does. */
+function saysSomething(given: IncomingHttpHeaders): boolean {
+  if (given['idempotency-key'] !== undefined || given.traceparent !== undefined) return true
+  for (const name in given) if (name.startsWith('sluice-')) return true
+  return false
+}
+
 /** The options that the headers of a request carry, by the names that they have in TypeScript. */
 function readHeaders(given: IncomingHttpHeaders, kind: 'queue' | 'topic'): object {
+  if (!saysSomething(given)) return NO_OPTIONS
   checkHeaderNames(given, kind)
   const options: Record<string, unknown> = {}
   let count = 0

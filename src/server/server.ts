@@ -19,7 +19,7 @@ import { checkQuery } from './api/operation.ts'
 import { Appender } from './appender.ts'
 import { announcedBytes, checkBodyHeaders } from './bodies.ts'
 import { answerBrokenRequest, boundConnections, follow, forget } from './connections.ts'
-import { type Context, MAX_PATH_CHARS } from './context.ts'
+import { ANSWERS_LATER, type Context, MAX_PATH_CHARS } from './context.ts'
 import { Directory } from './directory.ts'
 import { Tails } from './follower.ts'
 import { guardDoor, watchLoop } from './front-door.ts'
@@ -302,13 +302,21 @@ function checkHost({ headers, raw }: FastifyRequest): void {
 function holdBodies(app: FastifyInstance): void {
   app.addHook('onRoute', (route) => {
     const { handler } = route
-    route.handler = async function (request, reply) {
-      request.visit.startHandler()
+    route.handler = function (request, reply) {
+      const { visit } = request
+      visit.startHandler()
+      let answer: unknown
       try {
-        return await handler.call(this, request, reply)
-      } finally {
-        request.visit.endHandler()
+        answer = handler.call(this, request, reply)
+      } catch (error) {
+        visit.endHandler()
+        throw error
       }
+      if (answer instanceof Promise) return answer.finally(() => visit.endHandler())
+      // It answers by itself, and ends its visit then.
+      if (answer === ANSWERS_LATER) return
+      visit.endHandler()
+      return answer
     }
   })
 }

@@ -1,15 +1,18 @@
 /** Jobs: add one or a batch, ask for one, follow one, cancel one. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { SluiceError } from '../../errors.ts'
-import { isTerminal, type JobView, parseJobId } from '../../index.ts'
-import { acceptedJob } from '../accepted.ts'
+import { isTerminal, type JobView, parseJobId, type StoreReceipt } from '../../index.ts'
+import { type Accepted, acceptedJob, createAcceptedWriter } from '../accepted.ts'
 import { noJob } from '../access/route-access.ts'
 import { describe, json, type Operation, readParams, readQuery } from '../api/operation.ts'
 import { ref } from '../api/schemas.ts'
+import type { Appended, Sink } from '../appender.ts'
 import { BATCH_TYPE, isBatch, payloadBody, readPayload, readsPayloads } from '../bodies.ts'
-import { type Context, JSON_TYPE, MAX_PATH_CHARS, MAX_WAIT_MS, waiting } from '../context.ts'
+import { ANSWERS_LATER, type Context, JSON_TYPE, MAX_PATH_CHARS, MAX_WAIT_MS, waiting } from '../context.ts'
+import type { Entry } from '../directory.ts'
 import { LAST_EVENT_ID, streamAnswer, streamEvents, wantsEvents } from '../event-stream.ts'
-import { HEADERS_NOTE, JOB_HEADERS, readRequest } from '../incoming.ts'
+import { HEADERS_NOTE, type Incoming, JOB_HEADERS, readRequest } from '../incoming.ts'
+import type { Visit } from '../load.ts'
 import { PAYLOAD_TYPES, refuseOtherTypes } from '../media-types.ts'
 import { about, named, optional, text, wholeText } from '../members.ts'
 import { validate } from '../validation.ts'
@@ -23,6 +26,7 @@ const JOB = { id: text(MAX_PATH_CHARS) }
 const APPLIED = {
   'Preference-Applied': { description: '`wait=N`: how long was waited for', schema: { type: 'string' } },
 }
+const writeStored = createAcceptedWriter()
 const PREFER_WAIT = /(?:^|[,;\s])wait\s*=\s*"?(\d{1,9})/i
 
 const ADD: Operation = {
@@ -93,10 +97,76 @@ export function jobRoutes(app: FastifyInstance, context: Context): void {
   app.delete('/v1/jobs/:id', describe(CANCEL), (request, reply) => cancelJob(context, request, reply))
 }
 
-async function addJob(context: Context, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+function addJob(
+  context: Context,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<FastifyReply> | typeof ANSWERS_LATER {
   const { queue } = readParams(request, QUEUE)
   const isLines = isBatch(request)
   const incoming = isLines ? null : readRequest(request.headers, readPayload(request), 'queue', context.now())
+  const entry = context.directory.peek('queue', queue)
+  const isPlain = entry !== undefined && entry.noun.schema === undefined && request.headers.prefer === undefined
+  if (incoming === null || !isPlain) return addWithCare(context, queue, incoming, request, reply)
+  context.appender.push(queue, incoming, new AddedJob(context, entry, incoming, request, reply), 0)
+  return ANSWERS_LATER
+}
+
+/**
+ * Answers a call that adds one job and asks for nothing else, as nearly all do, when the engine has: without the promises
+ * that would stand between the two.
+ */
+class AddedJob implements Sink {
+  readonly scope: string
+  readonly #context: Context
+  readonly #entry: Entry
+  readonly #idempotencyKey: string | undefined
+  readonly #visit: Visit
+  readonly #reply: FastifyReply
+
+  constructor(context: Context, entry: Entry, { wish }: Incoming, request: FastifyRequest, reply: FastifyReply) {
+    this.scope = request.caller.id
+    this.#context = context
+    this.#entry = entry
+    this.#idempotencyKey = wish?.idempotencyKey
+    this.#visit = request.visit
+    this.#reply = reply
+  }
+
+  stored(_number: number, offset: number, receipt: StoreReceipt): void {
+    const { id, text } = writeStored(this.#entry, offset, receipt)
+    sendAccepted(this.#reply, id, text)
+    this.#visit.endHandler()
+  }
+
+  other(_number: number, appended: Appended): void {
+    this.#answer(appended).catch((error: unknown) => this.#fail(error))
+  }
+
+  failed(_number: number, error: unknown): void {
+    this.#fail(error)
+  }
+
+  async #answer(appended: Appended): Promise<void> {
+    const accepted = acceptedJob(this.#entry, { ...appended, idempotencyKey: this.#idempotencyKey })
+    sendAccepted(this.#reply, accepted.id, await describeAccepted(this.#context, accepted))
+    this.#visit.endHandler()
+  }
+
+  #fail(error: unknown): void {
+    this.#reply.send(error)
+    this.#visit.endHandler()
+  }
+}
+
+/** A batch, a call that waits, a first use, or a queue with a schema. */
+async function addWithCare(
+  context: Context,
+  queue: string,
+  incoming: Incoming | null,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<FastifyReply> {
   const entry = context.directory.peek('queue', queue) ?? (await context.directory.use('queue', queue))
   if (incoming === null) return appendLines(context, entry, request, reply, (appended) => acceptedJob(entry, appended))
   const { prefer } = request.headers
@@ -107,7 +177,6 @@ async function addJob(context: Context, request: FastifyRequest, reply: FastifyR
   const checked = validate(entry.noun.schema, wished, context.settings.maxMessageBytes)
   const ready = checked instanceof Promise ? await checked : checked
   const accepted = acceptedJob(entry, await context.appender.append(queue, ready, request.caller.id))
-  reply.header('location', `/v1/jobs/${accepted.id}`)
   if (waitSeconds !== undefined) {
     // What waits holds no body.
     request.body = undefined
@@ -116,16 +185,27 @@ async function addJob(context: Context, request: FastifyRequest, reply: FastifyR
       seconds: Number(waitSeconds),
       deadlineMs: incoming.fields.deadlineMs ?? Number.POSITIVE_INFINITY,
     })
-    if (settled !== null) return reply.type(JSON_TYPE).send(formatJob(settled))
+    if (settled !== null) {
+      return reply.header('location', locationOf(accepted.id)).type(JSON_TYPE).send(formatJob(settled))
+    }
   }
-  // A job that was there already may have gone on since; what was just stored is where the outcome says.
+  return sendAccepted(reply, accepted.id, await describeAccepted(context, accepted))
+}
+
+/** A job that was there already may have gone on since; what was just stored is where the outcome says. */
+async function describeAccepted(context: Context, accepted: Accepted): Promise<string> {
   const known = accepted.duplicate ? await findJob(context, accepted.id) : null
-  return reply
-    .code(202)
-    .type(JSON_TYPE)
-    .send(
-      JSON.stringify(known === null ? accepted : { ...accepted, status: known.status, createdAtMs: known.createdAtMs }),
-    )
+  return JSON.stringify(
+    known === null ? accepted : { ...accepted, status: known.status, createdAtMs: known.createdAtMs },
+  )
+}
+
+function sendAccepted(reply: FastifyReply, id: string, text: string): FastifyReply {
+  return reply.code(202).header('location', locationOf(id)).type(JSON_TYPE).send(text)
+}
+
+function locationOf(id: string): string {
+  return `/v1/jobs/${id}`
 }
 
 interface ResultWait {
