@@ -92,7 +92,8 @@ export class Calls {
       if (call.untilMs > nowMs) continue
       this.#calls.delete(id)
       ended.push(
-        (call.turn > 0 || call.wasSent) && isChanging(call.request)
+        // A lease may have been granted, too: UNREACHABLE would say that nothing was, and the next attempt had no cause (P3).
+        (call.turn > 0 || call.wasSent) && (isChanging(call.request) || call.request.kind === 'lease')
           ? failed(
               id,
               'UNKNOWN',
