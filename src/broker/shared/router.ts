@@ -8,7 +8,8 @@
  *        └────────── granted ─────────┴──> taking (claim, replay) ──> owner ──grant ended──> seeking
  *     any ──damage, another engine──> failed           any ──close──> closing ──> closed
  *
- * This process always asks for the grant, whatever it is: it gets it when nobody has it any more.
+ * This process always asks for the grant, whatever it is: it gets it when nobody has it any more. What it does with one is in
+ * ruling.ts.
  *
  * Invariants
  *  1. `mode` is set by `#become` alone. A ledger runs only while it is `owner` or `closing`.
@@ -24,25 +25,19 @@ import type { LedgerAnswer, LedgerRequest } from '../../ledger/requests.ts'
 import type { LogHealth } from '../../logs/contract.ts'
 import type { ReplicatedLog } from '../../logs/replicated.ts'
 import { backoffMs } from '../../policy/retry.ts'
-import { Broker } from '../broker.ts'
-import { abilitiesOver } from '../link.ts'
 import { Calls } from './calls.ts'
 import { Conversation } from './conversation.ts'
-import { Desk } from './desk.ts'
 import { decodeLetter, encodeLetter, LETTER_VERSION, type Letter, type OwnerLetter } from './letters.ts'
 import { OwnerClock } from './owner-clock.ts'
+import { Ruling } from './ruling.ts'
 
 const TICK_MS = 1_000
 /** How often a member says that it lives, while it waits for something; and asks who the owner is, while it knows none. */
 const ALIVE_MS = 4_000
-/** How long an owner that stops waits until members have heard their last answers. */
-const LAST_WORDS_MS = 1_000
 /** Damage and the like: another try would find the same. */
 const FATAL: ReadonlySet<string> = new Set(['CORRUPT', 'ENGINE_CHANGED', 'FOREIGN_DATA', 'FORMAT_NEWER', 'UNSUPPORTED'])
 /** Between two attempts to own: each that fails leaves a claim in the broker. */
 const AGAIN = { baseMs: 250, factor: 2, maxMs: 8_000 }
-/** How long the last commits may take when this process stops. */
-const LAST_COMMITS_MS = 30_000
 /** After so many questions that no owner answered, everybody is asked: the owner may not hear what is for it. */
 const UNHEARD_HELLOS = 2
 
@@ -56,12 +51,6 @@ export interface RouterOptions {
   emit(answers: readonly LedgerAnswer[]): void
   /** The clock that the ledger goes by is so far ahead of this machine's from now on. 0 until then. */
   onClock(aheadMs: number): void
-}
-
-interface Ruling {
-  readonly log: ReplicatedLog
-  readonly desk: Desk
-  broker: Broker | null
 }
 
 interface Following {
@@ -149,8 +138,8 @@ export class Router {
   }
 
   async health(): Promise<LogHealth> {
-    const { broker } = this.#ruling ?? {}
-    if (broker !== undefined && broker !== null) return broker.health()
+    const known = this.#ruling?.health() ?? null
+    if (known !== null) return known
     const { status, reasons, storedBytes } = await this.#options.journal.health()
     const isAlone = this.#mode === 'seeking' || this.#mode === 'taking'
     const why =
@@ -179,13 +168,12 @@ export class Router {
     this.#become('closing')
     this.#stopping.abort(new SluiceError('CLOSED'))
     const ruling = this.#ruling
-    if (ruling?.broker != null && !wasFailed) {
-      ruling.desk.stop()
-      // A broker that does not tell what became of a commit does not keep this process from ending.
-      const giveUp = this.#options.host.setTimer(LAST_COMMITS_MS, () => ruling.log.close())
-      await ruling.broker.close()
-      giveUp()
-      await this.#lastWords(ruling)
+    if (ruling?.hasBegun === true && !wasFailed) {
+      const lastWords = await ruling.leave()
+      if (lastWords !== null) {
+        await this.#mailbox?.serveOwner(false)
+        await this.#write('all', lastWords)
+      }
     }
     const { code, message, details } = this.#failure ?? new SluiceError('CLOSED')
     this.#emit(this.#calls.fail(code, message, details))
@@ -203,22 +191,6 @@ export class Router {
     following.conversation.close()
     const { owner, session } = following
     await this.#write(owner.address, { kind: 'bye', version: LETTER_VERSION, epoch: owner.epoch, session })
-  }
-
-  async #lastWords({ desk, log, broker }: Ruling): Promise<void> {
-    const { host } = this.#options
-    // Of what was under way when it ended otherwise nobody was told, and nobody here knows: the next owner does.
-    if (broker?.hasFailed === true || !desk.knowsAll) return
-    const untilMs = host.now() + LAST_WORDS_MS
-    while (!desk.isConfirmed && host.now() < untilMs)
-      await new Promise<void>((resolve) => void host.setTimer(20, () => resolve()))
-    await this.#mailbox?.serveOwner(false)
-    await this.#write('all', {
-      kind: 'leaving',
-      version: LETTER_VERSION,
-      epoch: log.epoch,
-      heard: desk.inDoubt,
-    })
   }
 
   #become(mode: Mode): void {
@@ -258,52 +230,27 @@ export class Router {
     this.#stopFollowing()
     this.#become('taking')
     const log = openLog(grant, this.#engineId)
-    const ended = new Promise<never>((_resolve, reject) => {
-      log.signal.addEventListener('abort', () => reject(log.signal.reason), { once: true })
-    })
-    // Nobody may be listening yet.
-    ended.catch(() => {})
-    const desk = new Desk(host, grant.epoch, {
-      send: (to, letter) => void this.#write(to, letter),
-      submit: (requests) => ruling.broker?.submit(requests),
-      note: (session, turn) => log.noteHeard(session, turn),
-      forget: (session) => log.forgetHeard(session),
+    const ruling = new Ruling(log, host, {
+      write: (to, letter) => this.#write(to, letter),
       answer: (answers) => this.#emit(this.#calls.answer(answers)),
+      taken: () => this.#options.emit([]),
+      fail: (error) => this.#fail(error),
     })
-    const ruling: Ruling = { log, desk, broker: null }
     this.#ruling = ruling
     try {
       this.#clock.lead()
-      const broker = await Broker.open(
-        log,
-        this.#clock.asHost(),
-        (answers) => {
-          // What fails because the grant has ended is not answered so: it is asked again, of the next owner.
-          if (!log.signal.aborted) desk.answer(answers)
-          this.#options.emit([])
-        },
-        // Where the log has not ended, the ledger has: that is a bug or a damaged cache, and nothing that passes.
-        (error) => {
-          if (!log.signal.aborted) queueMicrotask(() => this.#fail(error))
-        },
-      )
-      if (log.signal.aborted) {
-        await broker.close()
-        throw log.signal.reason
-      }
-      ruling.broker = broker
+      await ruling.begin(this.#clock.asHost())
       this.#engineId = log.engineId
       this.#highestEpoch = Math.max(this.#highestEpoch, grant.epoch)
       this.#become('owner')
       this.#resolvePast(log.heardBefore())
       onRuling()
-      const abilities = abilitiesOver(log.abilities)
       // The broker may be away by now, for longer than the grant.
-      await Promise.race([this.#announce(ruling), ended])
+      await Promise.race([this.#announce(ruling), ruling.ended])
       this.#tellClock()
-      this.#settled?.resolve(abilities)
+      this.#settled?.resolve(ruling.abilities)
       this.#send()
-      await ended
+      await ruling.ended
     } finally {
       // While closing, `#close` ends it in good order.
       if (this.#mode !== 'closing' && this.#mode !== 'closed') await this.#abdicate(ruling)
@@ -315,10 +262,8 @@ export class Router {
     this.#clock.follow()
     this.#become('seeking')
     // Only one that ruled has calls of its own with it; before that, those of the owner before are still open.
-    if (ruling.broker !== null) this.#past = { session: ruling.desk.ownSession, epoch: ruling.log.epoch }
-    ruling.desk.close()
-    await ruling.broker?.close().catch(() => {})
-    ruling.log.close()
+    if (ruling.hasBegun) this.#past = { session: ruling.desk.ownSession, epoch: ruling.log.epoch }
+    await ruling.drop()
     this.#mailbox?.serveOwner(false).catch(() => {})
     this.#sayHello()
   }
@@ -328,18 +273,8 @@ export class Router {
     await this.#write('all', this.#ownerLetter(ruling, null))
   }
 
-  #ownerLetter({ log }: Ruling, helloAtMs: number | null): OwnerLetter {
-    return {
-      kind: 'owner',
-      version: LETTER_VERSION,
-      address: this.#mailbox?.address as string,
-      epoch: log.epoch,
-      engineId: log.engineId,
-      abilities: abilitiesOver(log.abilities),
-      nowMs: this.#clock.now(),
-      helloAtMs,
-      before: log.heardBefore(),
-    }
+  #ownerLetter(ruling: Ruling, helloAtMs: number | null): OwnerLetter {
+    return ruling.letter(this.#mailbox?.address as string, this.#clock.now(), helloAtMs)
   }
 
   // ---- following
