@@ -27,6 +27,10 @@ export function fullError(kind: NounKind, name: string, full: FullOutcome): Slui
   const what = reason === 'bytes' ? 'bytes' : 'messages'
   const whose =
     group === undefined ? '' : ` Group '${group}' has not settled them; see onSlowGroup, or topic.forget('${group}').`
+  if (limit === 0) {
+    const text = `The ${kind} '${name}' takes nothing: its limit is 0, as after \`sluice move\`. Use the place that it was moved to, or give it a limit again.`
+    return new SluiceError('QUEUE_FULL', text, details)
+  }
   return new SluiceError(
     'QUEUE_FULL',
     `The ${kind} '${name}' holds ${depth} ${what} and its limit is ${limit}; nothing was stored. Try again in ${retryAfterMs} ms.${whose}`,

@@ -55,7 +55,10 @@ describe('moving a queue', () => {
     const [from, to] = await openTwo(t)
     await from.queue('work').add(1)
     await moveQueue(from, to, { queue: 'work' })
-    await rejects(from.queue('work').add(2, { fullWaitMs: 0 }), (error) => isSluiceError(error, 'QUEUE_FULL'))
+    await rejects(
+      from.queue('work').add(2, { fullWaitMs: 0 }),
+      (error) => isSluiceError(error, 'QUEUE_FULL') && error.message.includes('sluice move'),
+    )
   })
 
   test('refuses to move a queue to itself or to where it was moved away from, and leaves it as it was', async (t) => {

@@ -101,7 +101,8 @@ async function loadLibrary(): Promise<KafkaLibrary> {
     return await import('@platformatic/kafka')
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== 'ERR_MODULE_NOT_FOUND') throw cause
-    const message = 'A kafka:// URL needs a client of Kafka, which is not installed: npm install @platformatic/kafka@2'
+    const message =
+      'Kafka needs the package @platformatic/kafka, which is not installed. Run `npm install @platformatic/kafka@2`.'
     throw new SluiceError('UNSUPPORTED', message, {}, cause)
   }
 }

@@ -27,7 +27,7 @@ export async function loadAmqp(): Promise<AmqpLibrary> {
   } catch (error) {
     throw new SluiceError(
       'UNSUPPORTED',
-      'For amqp:// the client library is missing. Install it: `npm install amqplib@2`.',
+      'RabbitMQ needs the package amqplib, which is not installed. Run `npm install amqplib@2`.',
       {},
       error,
     )
