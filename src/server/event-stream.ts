@@ -7,6 +7,7 @@ import type { OutgoingHttpHeaders } from 'node:http'
 import type { FastifyReply } from 'fastify'
 import type { JsonSchema } from '../json-schema.ts'
 import type { Answer } from './api/operation.ts'
+import type { Visit } from './load.ts'
 import { about, optional, text } from './members.ts'
 import { formatProblem, problemOf } from './problem.ts'
 
@@ -65,10 +66,12 @@ export class Events {
 
 export class EventStream {
   readonly #raw: FastifyReply['raw']
+  readonly #visit: Visit
 
   /** Takes the connection over from Fastify. */
   constructor(reply: FastifyReply) {
     this.#raw = reply.raw
+    this.#visit = reply.request.visit
     const headers = reply.getHeaders()
     reply.hijack()
     release(this.#raw)
@@ -96,11 +99,22 @@ export class EventStream {
   }
 
   onceDrained(go: () => void): void {
-    this.#raw.once('drain', go)
+    this.#hold()
+    this.#raw.once('drain', () => {
+      this.#visit.dropAnswer()
+      go()
+    })
   }
 
   async drained(signal: AbortSignal): Promise<void> {
+    this.#hold()
     await once(this.#raw, 'drain', { signal }).catch(() => {})
+    this.#visit.dropAnswer()
+  }
+
+  /** What was written and not taken counts as an answer under way. */
+  #hold(): void {
+    this.#visit.holdAnswer(this.#raw.writableLength, () => this.#raw.destroy())
   }
 
   /** Tells why the stream ends. Its status went out long ago. */

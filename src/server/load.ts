@@ -8,7 +8,9 @@
  * Of each cap a class of requests may fill a share (work-class.ts), so the lower classes are refused first. The cap on
  * work falls while the event loop is late (policy/load-limit.ts), but for what ends work: that has all of `maxInFlight`.
  *
- * Bodies are counted in bytes as well, by what their headers announce, before the first byte of them is read.
+ * Bodies are counted in bytes as well, by what their headers announce, before the first byte of them is read. So are large
+ * answers, from when they are made until their clients have taken them: past the bound the one that has been under way
+ * longest is cut. A refusal would not do, since those who take nothing would then keep everybody else from being answered.
  *
  *     enter -> at work <-> waiting -> leave       leave comes once, when the connection is done with the request
  *
@@ -19,6 +21,7 @@
  *  1. A visit counts under exactly one cap from `enter` to `leave`.
  *  2. Who waits is told to end when the client goes away and when the server closes, so no wait outlives either.
  *  3. After `close` nothing enters, and a wait that begins is over at once.
+ *  4. Large answers have at most `maxSendingBytes` in all, but for one that is larger by itself.
  */
 import { SluiceError } from '../errors.ts'
 import { type LoadSample, nextLimit, overloadRetryMs } from '../policy/load-limit.ts'
@@ -28,6 +31,7 @@ export interface LoadOptions {
   readonly maxInFlight: number
   readonly maxWaiting: number
   readonly maxBodyBytes: number
+  readonly maxSendingBytes: number
   /** How late the event loop may be; 0: no bound. */
   readonly maxLoopDelayMs: number
   readonly random?: () => number
@@ -44,6 +48,10 @@ export class Load {
   #inFlight = 0
   #peak = 0
   #bodyBytes = 0
+  /** Large answers under way, the oldest first. */
+  readonly #answers = new Map<Visit, { readonly bytes: number; readonly cut: () => void }>()
+  #answerBytes = 0
+  #cutAnswers = 0
   #closed = false
   #samples = 0
   #offered = 0
@@ -67,6 +75,16 @@ export class Load {
 
   get bodyBytes(): number {
     return this.#bodyBytes
+  }
+
+  /** Bytes of large answers that are made and not taken. */
+  get answerBytes(): number {
+    return this.#answerBytes
+  }
+
+  /** Answers whose connection was cut, since the start. */
+  get cutAnswers(): number {
+    return this.#cutAnswers
   }
 
   get isClosed(): boolean {
@@ -153,6 +171,27 @@ export class Load {
   /** For visits only. */
   dropBody(bytes: number): void {
     this.#bodyBytes -= bytes
+  }
+
+  /** For visits only. Invariant 4. */
+  holdAnswer(visit: Visit, bytes: number, cut: () => void): void {
+    this.dropAnswer(visit)
+    for (const [oldest, held] of this.#answers) {
+      if (this.#answerBytes + bytes <= this.#options.maxSendingBytes) break
+      this.dropAnswer(oldest)
+      this.#cutAnswers++
+      held.cut()
+    }
+    this.#answers.set(visit, { bytes, cut })
+    this.#answerBytes += bytes
+  }
+
+  /** For visits only. */
+  dropAnswer(visit: Visit): void {
+    const held = this.#answers.get(visit)
+    if (held === undefined) return
+    this.#answers.delete(visit)
+    this.#answerBytes -= held.bytes
   }
 
   /** For visits only. */
@@ -248,6 +287,15 @@ export class Visit {
     this.#bodyBytes = 0
   }
 
+  /** Counts its answer until it is taken, the visit ends, or `dropAnswer`. `cut` ends its connection. */
+  holdAnswer(bytes: number, cut: () => void): void {
+    if (!this.#isOver) this.#load.holdAnswer(this, bytes, cut)
+  }
+
+  dropAnswer(): void {
+    this.#load.dropAnswer(this)
+  }
+
   /** Its handler runs from now on, until `endHandler`, and may hold the body. */
   startHandler(): void {
     this.#isHandled = true
@@ -262,6 +310,7 @@ export class Visit {
     if (this.#isOver) return
     if (!this.#isHandled) this.dropBody()
     this.#isOver = true
+    this.dropAnswer()
     this.#load.drop(this)
     this.#end?.()
   }

@@ -105,6 +105,23 @@ export function createMetrics({ engine, load, now }: Context, countConnections: 
       this.set(load.bodyBytes)
     },
   })
+  new Gauge({
+    name: 'sluice_http_answer_bytes',
+    help: 'Bytes of large answers that their clients have not taken',
+    registers,
+    collect() {
+      this.set(load.answerBytes)
+    },
+  })
+  new Counter({
+    name: 'sluice_http_cut_answers_total',
+    help: 'Connections cut since their answers were not taken and others needed the room',
+    registers,
+    collect() {
+      this.reset()
+      this.inc(load.cutAnswers)
+    },
+  })
   const figures = createEngineFigures(registry, now)
   const logGauges = LOG_FIGURES.map((figure) => ({
     figure,

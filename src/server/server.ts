@@ -59,6 +59,8 @@ const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'])
 /** Between looks for connections that became idle as the server closes. */
 const SWEEP_MS = 20
 const KEEP_ALIVE_MS = 72_000
+/** Smaller answers are bounded by their number. */
+const LARGE_ANSWER_BYTES = 16_384
 
 /** Makes a server of `sluice`. It has no socket until `listen`. */
 export function createServer(sluice: Sluice, options: ServerOptions = {}): Server {
@@ -201,8 +203,10 @@ function createApp(context: Context): FastifyInstance {
       done(error as Error)
     }
   })
-  app.addHook('onSend', (_request, reply, _payload, done) => {
+  app.addHook('onSend', (request, reply, payload, done) => {
     if (load.isClosed) reply.header('connection', 'close')
+    const bytes = typeof payload === 'string' || Buffer.isBuffer(payload) ? payload.length : 0
+    if (bytes >= LARGE_ANSWER_BYTES) request.visit.holdAnswer(bytes, () => request.raw.socket.destroy())
     done()
   })
   app.setErrorHandler((error, request, reply) => {

@@ -47,6 +47,11 @@ export interface ServerOptions {
   /** Bytes of all bodies that are held at one time. @default 268_435_456 (256 MiB) */
   readonly maxBodyBytes?: number
   /**
+   * Bytes of large answers that clients have not taken yet; past it the connection of the oldest is cut.
+   * @default 268_435_456 (256 MiB)
+   */
+  readonly maxSendingBytes?: number
+  /**
    * Requests at work at one time. Reads may fill 0.6 of it, publishing 0.8, leasing 0.9, settling all of it, so that the
    * lower classes are refused first. @default 10_000
    */
@@ -89,6 +94,7 @@ const DEFAULTS: ServerSettings = {
   maxBatchBytes: 16_777_216,
   maxAnswerBytes: 4_194_304,
   maxBodyBytes: 268_435_456,
+  maxSendingBytes: 268_435_456,
   maxInFlight: 10_000,
   maxLoopDelayMs: 150,
   maxWaiting: 10_000,
@@ -116,6 +122,7 @@ const RULES = createRules({
   maxBatchBytes: whole(1, MAX_BODY_BYTES),
   maxAnswerBytes: whole(1, MAX_BODY_BYTES),
   maxBodyBytes: whole(1, MAX_COUNT),
+  maxSendingBytes: whole(1, MAX_COUNT),
   maxInFlight: whole(1, MAX_COUNT),
   maxLoopDelayMs: duration(0, 60_000),
   maxWaiting: whole(0, MAX_COUNT),

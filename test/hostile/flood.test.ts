@@ -99,6 +99,33 @@ test('a client that asks much and reads nothing holds up nobody, and what it lef
   await unharmed(4)
 })
 
+test('of answers that nobody takes so much is kept as maxSendingBytes says: the oldest are cut, and who reads is answered', async (t) => {
+  const maxSendingBytes = 3_000_000
+  const { port, head, admin, call, unharmed } = await startTarget(t, { maxSendingBytes })
+  const { headers } = admin
+  const figure = async (name: string) => {
+    const { text } = await call('GET', '/metrics', { headers })
+    return Number(new RegExp(`^${name} (\\d+)$`, 'm').exec(text)?.[1])
+  }
+  // Larger than what the kernel keeps for a client, so that an answer stays with the server.
+  const body = JSON.stringify('x'.repeat(1_000_000))
+  for (let i = 0; i < 12; i++) await call('POST', '/v1/topics/t/messages', { body, type: 'application/json', headers })
+  const greedy: Socket[] = []
+  for (let i = 0; i < 12; i++) {
+    const socket = connect(port, '127.0.0.1').on('error', () => {})
+    await once(socket, 'connect')
+    const accept = i % 2 === 0 ? 'text/event-stream' : 'application/json'
+    socket.pause().write(`${head('GET /v1/topics/t/messages?from=0', `Accept: ${accept}`)}\r\n`)
+    greedy.push(socket)
+    assert.ok((await figure('sluice_http_answer_bytes')) <= Math.max(maxSendingBytes, 5_000_000))
+  }
+  while ((await figure('sluice_http_cut_answers_total')) < 6) {}
+  const page = await call('GET', '/v1/topics/t/messages?from=0&limit=1', { headers })
+  assert.equal(page.json.messages[0].payload.length, 1_000_000)
+  for (const socket of greedy) socket.destroy()
+  await unharmed(12)
+})
+
 test('connections beyond maxConnections are closed unanswered; those that are there go on', async (t) => {
   const { port, unharmed } = await startTarget(t, { maxConnections: 20 })
   const held = connect(port, '127.0.0.1')
@@ -154,4 +181,24 @@ test('a guesser of keys costs little, learns nothing and fills no log', async (t
   assert.equal(new Set([...answer.matchAll(/"detail":"([^"]*)"/g)].map(([, detail]) => detail)).size, 1)
   assert.ok(log.length >= 1 && log.length <= 5, `${log.length} lines for ${COUNT} guesses`)
   await unharmed(0)
+})
+
+test('a body or line of more values than anybody means is refused before it is parsed', async (t) => {
+  const { admin, call, unharmed } = await startTarget(t)
+  const { headers } = admin
+  const many = '[],'.repeat(1_000_001)
+  const settle = await call('POST', '/v1/leases:settle', {
+    body: `{"items":[${many}[]]}`,
+    type: 'application/json',
+    headers,
+  })
+  assert.deepEqual([settle.status, settle.json.code, settle.json.limit], [400, 'BAD_REQUEST', 1_000_000])
+  const lines = `{"payload":1}\n{"payload":[${many}[]]}\n`
+  const batch = await call('POST', '/v1/queues/q/jobs', { body: lines, type: 'application/x-ndjson', headers })
+  assert.match(batch.text.split('\n')[1] as string, /INVALID_PAYLOAD.*1000000/)
+  // What stands in a text is no value, however it looks.
+  const quoted = `${JSON.stringify({ payload: `\\"${'[,'.repeat(510_000)}` })}\n${JSON.stringify({ payload: 1 })}\n`
+  const fine = await call('POST', '/v1/queues/q/jobs', { body: quoted, type: 'application/x-ndjson', headers })
+  assert.equal(fine.text.split('\n').filter((line) => line.includes('"stored"')).length, 2)
+  await unharmed(3)
 })

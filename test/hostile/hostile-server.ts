@@ -53,6 +53,7 @@ export async function startTarget(t: TestContext, options: ServerOptions = {}): 
       const metrics = async () => (await call(harness.url, 'GET', '/metrics', { headers: admin.headers })).text
       while (!/^sluice_http_in_flight 1$/m.test(await metrics())) {}
       assert.match(await metrics(), /^sluice_http_body_bytes 0$/m)
+      assert.match(await metrics(), /^sluice_http_answer_bytes 0$/m)
       for (const line of log) {
         assert.equal(typeof JSON.parse(line), 'object')
         // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not be there
