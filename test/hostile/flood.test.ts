@@ -111,15 +111,20 @@ test('of answers that nobody takes so much is kept as maxSendingBytes says: the 
   const body = JSON.stringify('x'.repeat(1_000_000))
   for (let i = 0; i < 12; i++) await call('POST', '/v1/topics/t/messages', { body, type: 'application/json', headers })
   const greedy: Socket[] = []
-  for (let i = 0; i < 12; i++) {
+  let cuts = 0
+  // How much the kernel takes for a client that reads nothing is its own affair.
+  for (let i = 0; i < 60 && cuts < 4; i++) {
     const socket = connect(port, '127.0.0.1').on('error', () => {})
     await once(socket, 'connect')
     const accept = i % 2 === 0 ? 'text/event-stream' : 'application/json'
-    socket.pause().write(`${head('GET /v1/topics/t/messages?from=0', `Accept: ${accept}`)}\r\n`)
+    socket
+      .pause()
+      .write(`${head('GET /v1/topics/t/messages?from=0', `Accept: ${accept}`)}\r\n`.repeat(i % 2 === 0 ? 1 : 4))
     greedy.push(socket)
     assert.ok((await figure('sluice_http_answer_bytes')) <= Math.max(maxSendingBytes, 5_000_000))
+    cuts = await figure('sluice_http_cut_answers_total')
   }
-  while ((await figure('sluice_http_cut_answers_total')) < 6) {}
+  assert.ok(cuts >= 4, `${cuts} were cut`)
   const page = await call('GET', '/v1/topics/t/messages?from=0&limit=1', { headers })
   assert.equal(page.json.messages[0].payload.length, 1_000_000)
   for (const socket of greedy) socket.destroy()
