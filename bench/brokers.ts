@@ -173,7 +173,8 @@ async function compare(bench: Bench, kind: BrokerKind): Promise<Comparison> {
     }
     return comparison
   } finally {
-    await shared?.stop()
+    // Its folder goes with it.
+    await shared?.[Symbol.asyncDispose]()
   }
 }
 
