@@ -93,6 +93,27 @@ describe('the journal on RabbitMQ', { skip: version === null ? 'RabbitMQ is miss
     deepEqual(await replay(journal, await own(journal, 'again')), ['claim', 'taken back', 'again'])
   })
 
+  test('whoever becomes the owner while its connection is made again hears what is for the owner', async (t) => {
+    const namespace = createNamespace()
+    const { journal, proxy } = await openThrough(t, namespace)
+    const heard = new Set<string>()
+    const mailbox = await journal.openMailbox((letter) => heard.add(Buffer.from(letter).toString()))
+    const other = await openJournal(t, { namespace })
+    const sender = await other.openMailbox(() => {})
+    // Each piece takes a while, so that it falls into the setting up of the mailbox.
+    proxy.delay(5)
+    for (let round = 0; round < 8; round++) {
+      await mailbox.serveOwner(false)
+      proxy.cutAll()
+      await new Promise((resolve) => setTimeout(resolve, 40 + round * 40))
+      await mailbox.serveOwner(true)
+      await waitUntil('a letter for the owner comes', async () => {
+        await sender.send('owner', Buffer.from(`${round}`))
+        return heard.has(`${round}`)
+      })
+    }
+  })
+
   test('segments follow one another, are deleted when nothing of them is needed, and the next owner goes on in the last', async (t) => {
     const namespace = createNamespace()
     const url = new URL(rabbitmq.fullUrl)
