@@ -9,6 +9,9 @@
 import { Cron } from 'croner'
 import { invalidOption } from './options-check.ts'
 
+/** Behind it nothing is looked for: the year 255,000. */
+const LAST_MS = 8e15
+
 export interface Timing {
   readonly cron?: string | undefined
   readonly everyMs?: number | undefined
@@ -58,7 +61,8 @@ function cronTicks(cron: string, timeZone: string): Ticks {
     throw invalidOption('cron', cron, `five fields, such as '0 8 * * MON-FRI': ${why}`)
   }
   return {
-    after: (ms) => pattern.nextRun(new Date(ms))?.getTime() ?? null,
+    // Near the end of what a `Date` can be the pattern would throw rather than say that there is none.
+    after: (ms) => (ms > LAST_MS ? null : (pattern.nextRun(new Date(ms))?.getTime() ?? null)),
     last(count, nowMs, afterMs) {
       // Asked for from a second later, since the reference itself does not count.
       return pattern

@@ -93,6 +93,11 @@ describe('the ticks of a schedule', () => {
     )
   })
 
+  test('there is none at the end of time, rather than a failure', () => {
+    for (const ms of [8.64e15, 8.63e15, Number.MAX_VALUE])
+      assert.equal(createTicks({ cron: '* * * * *', timeZone: 'Europe/Zurich' }).after(ms), null)
+  })
+
   test('what is no schedule is refused, with why', () => {
     const bad: [Timing, RegExp][] = [
       [{}, /everyMs/],

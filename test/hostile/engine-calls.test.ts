@@ -213,3 +213,20 @@ test('no answer has a stack of ours in it, also where the engine has stopped', a
   await callServer(url, 'GET', '/v1/queues/q')
   assert.equal(log.filter((line) => /secret\.ts/.test(line)).length, 1)
 })
+
+test('a firing of a tick that is not due is refused, and one at the end of time that is stored stops no process', async (t) => {
+  const { ask, works, sluice, call, admin } = await startGuarded(t)
+  const put = (name: string) =>
+    call('PUT', `/v1/queues/q/schedules/${name}`, { headers: admin.headers, body: { cron: '* * * * *', payload: 1 } })
+  const { createdAtMs } = (await put('s')).json
+  const fire = { kind: 'fire', queue: 'q', name: 's', revision: 1, fromMs: createdAtMs, append: null } as const
+  for (const toMs of [8.64e15, 1e15, createdAtMs + 200_000_000, 1e300])
+    assert.equal((await ask('command', encodeWire({ ...fire, toMs }))).code, 'INVALID_OPTION', `${toMs}`)
+  // As an older server may have let it in: whoever runs the schedule meets it.
+  await sluice.engine.command({ ...fire, toMs: 8.64e15 })
+  const other = sluice.runSchedules()
+  await other.refresh()
+  await other.close()
+  assert.equal((await put('fine')).status, 200)
+  await works()
+})

@@ -34,6 +34,7 @@ const MAX_ID_BYTES = 512
 const MAX_LEASE_MS = 86_400_000
 /** Of a `Date`. */
 const MAX_TIME_MS = 8.64e15
+const MAX_AHEAD_MS = 86_400_000
 
 const METHODS: Readonly<Record<EngineMethod, Check>> = {
   declare: list(declaration),
@@ -211,7 +212,7 @@ function command(value: unknown, name: string): void {
       ...schedule,
       revision: whole(0, Number.MAX_SAFE_INTEGER),
       fromMs: moment,
-      toMs: moment,
+      toMs: dueTick,
       append: (value, name) => {
         if (value !== null) appendRequest(value, name)
       },
@@ -268,6 +269,12 @@ function number(value: unknown, name: string): void {
 function moment(value: unknown, name: string): void {
   number(value, name)
   if (Math.abs(value as number) > MAX_TIME_MS) throw invalidOption(name, value, 'a time, in ms since 1970')
+}
+
+/** A tick that is due, by a clock that may be wrong by a day: one far ahead would keep the schedule from firing ever again. */
+function dueTick(value: unknown, name: string): void {
+  moment(value, name)
+  if ((value as number) > Date.now() + MAX_AHEAD_MS) throw invalidOption(name, value, 'a tick that is due')
 }
 
 function flag(value: unknown, name: string): void {
