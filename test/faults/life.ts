@@ -63,9 +63,13 @@ export async function live(world: World, { seed, seconds, signal }: LifeOptions)
     history.mark(Date.now(), 'open')
     const home = await connect('home')
     const settings = { attempts: 50, backoff: { baseMs: 5, maxMs: 50 }, limit: { messages: 2_000 } }
-    await home.queue('work', settings).declare()
-    await home.topic('events').declare()
-    await home.topic('events').subscribe('billing', () => {}, { from: 'earliest', leaseMs: 2_000, attempts: 50 }).ready
+    // Others may be at it already, and the world not well.
+    await persist(() => home.queue('work', settings).declare())
+    await persist(() => home.topic('events').declare())
+    await persist(
+      () =>
+        home.topic('events').subscribe('billing', () => {}, { from: 'earliest', leaseMs: 2_000, attempts: 50 }).ready,
+    )
     for (const name of ['worker-1', 'worker-2']) work(await connect(name), random)
     const jobs: string[] = []
     const names = ['publisher-1', 'publisher-2', 'publisher-3']
@@ -151,7 +155,7 @@ async function follow(sluice: Sluice, isOn: () => boolean): Promise<void> {
 async function workOff(sluice: Sluice): Promise<void> {
   const untilMs = Date.now() + HEALING_MS
   for (;;) {
-    const { topics } = await sluice.stats()
+    const { topics } = await persist(() => sluice.stats())
     const left = topics.reduce((sum, { depth }) => sum + depth.messages, 0)
     if (left === 0) return
     if (Date.now() > untilMs) throw new Error(`${left} messages were not worked off after the world was mended`)
@@ -159,18 +163,33 @@ async function workOff(sluice: Sluice): Promise<void> {
   }
 }
 
+/** What may pass is tried again, for as long as healing may take. */
+async function persist<T>(call: () => Promise<T>): Promise<T> {
+  const untilMs = Date.now() + HEALING_MS
+  for (;;) {
+    try {
+      return await call()
+    } catch (error) {
+      if (!isSluiceError(error) || !error.retryable || Date.now() > untilMs) throw error
+      await delay(100)
+    }
+  }
+}
+
 /** Everything that was stored, one by one. */
 async function ask(sluice: Sluice, mayForget: boolean): Promise<void> {
-  const { topics } = await sluice.stats()
+  const { topics } = await persist(() => sluice.stats())
   const { head = 0, earliest = 0 } = topics.find(({ name }) => name === 'work') ?? {}
-  const [declared] = await sluice.engine.declare([{ kind: 'queue', name: 'work', settings: {} }])
+  const [declared] = await persist(() => sluice.engine.declare([{ kind: 'queue', name: 'work', settings: {} }]))
   const tag = declared?.status === 'declared' ? declared.tag : ''
   for (let from = mayForget ? earliest : 0; from < head; from += 500)
-    await sluice.engine.find(
-      Array.from({ length: Math.min(500, head - from) }, (_, i) => formatJobId('work', tag, from + i)),
+    await persist(() =>
+      sluice.engine.find(
+        Array.from({ length: Math.min(500, head - from) }, (_, i) => formatJobId('work', tag, from + i)),
+      ),
     )
   for (let from = 0; ; ) {
-    const read = await sluice.engine.read({ topic: 'events', from, max: 1_000, waitMs: 0 })
+    const read = await persist(() => sluice.engine.read({ topic: 'events', from, max: 1_000, waitMs: 0 }))
     if (read.status !== 'read' || read.messages.length === 0) return
     from = read.next
   }
