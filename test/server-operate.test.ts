@@ -214,6 +214,16 @@ test('a misspelt header of ours is refused with the nearest one, and nothing is 
   assert.deepEqual((await call('GET', '/v1/queues')).json.queues, [])
 })
 
+test('a header of the message that cannot be kept is refused rather than lost', async (t) => {
+  const { call, sluice } = await startServer(t)
+  const { status, json } = await call('POST', '/v1/queues/q/jobs', {
+    body: 1,
+    headers: { 'Sluice-Header-__proto__': 'x' },
+  })
+  assert.deepEqual([status, json.code], [400, 'INVALID_OPTION'])
+  assert.equal((await sluice.stats()).topics.length, 0)
+})
+
 test('a refused content type is named, and so is what to send', async (t) => {
   const { call, url } = await startServer(t)
   for (const [method, path, wanted] of [

@@ -213,7 +213,8 @@ function readMessageHeaders(given: IncomingHttpHeaders): Record<string, string> 
   let headers: Record<string, string> | null = null
   for (const name in given) {
     if (!name.startsWith(HEADER_PREFIX)) continue
-    headers ??= {}
+    // Without a prototype, so that `__proto__` is a name like any other: one that is refused, not one that is lost.
+    headers ??= Object.create(null) as Record<string, string>
     headers[name.slice(HEADER_PREFIX.length)] = decodeHeader(String(given[name]))
   }
   const { traceparent, tracestate } = given
