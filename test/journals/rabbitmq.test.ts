@@ -101,11 +101,11 @@ describe('the journal on RabbitMQ', { skip: version === null ? 'RabbitMQ is miss
     const other = await openJournal(t, { namespace })
     const sender = await other.openMailbox(() => {})
     // Each piece takes a while, so that it falls into the setting up of the mailbox.
-    proxy.delay(5)
-    for (let round = 0; round < 8; round++) {
+    proxy.delay(10)
+    for (let round = 0; round < 14; round++) {
       await mailbox.serveOwner(false)
       proxy.cutAll()
-      await new Promise((resolve) => setTimeout(resolve, 40 + round * 40))
+      await new Promise((resolve) => setTimeout(resolve, 100 + round * 40))
       await mailbox.serveOwner(true)
       await waitUntil('a letter for the owner comes', async () => {
         await sender.send('owner', Buffer.from(`${round}`))
