@@ -54,10 +54,14 @@ function turnAway({ headers }: IncomingMessage, response: ServerResponse, load: 
 export function watchLoop(load: Load): () => void {
   const histogram = monitorEventLoopDelay({ resolution: RESOLUTION_MS })
   histogram.enable()
+  let dueAtMs = performance.now() + SAMPLE_MS
   const timer = setInterval(() => {
     const { mean } = histogram
     histogram.reset()
-    load.observe(Number.isFinite(mean) ? Math.max(0, mean / NANOSECONDS - RESOLUTION_MS) : 0)
+    const lateMs = performance.now() - dueAtMs
+    dueAtMs = performance.now() + SAMPLE_MS
+    // A loop that turns once in a sample leaves nothing in the histogram, which counts from its first turn after a reset.
+    load.observe(Math.max(0, Number.isFinite(mean) ? mean / NANOSECONDS - RESOLUTION_MS : lateMs))
   }, SAMPLE_MS)
   timer.unref()
   return () => {
