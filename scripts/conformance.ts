@@ -36,6 +36,7 @@ const HELP = `node scripts/conformance.ts [options]
   --engine NAME    one of: ${names()} (default: all; the brokers are started for it)
   --scenario ID    one scenario, such as ${SCENARIOS[0]?.id} (default: all ${SCENARIOS.length})
   --repeat N       each so many times: the stress mode is 10 (default 1)
+  --broker-repeat N  brokers so many times, where that is another number
   --json           the results as JSON
   --record         keep them in proofs/conformance.json
 `
@@ -45,6 +46,7 @@ const { values } = parseArgs({
     engine: { type: 'string' },
     scenario: { type: 'string' },
     repeat: { type: 'string', default: '1' },
+    'broker-repeat': { type: 'string' },
     json: { type: 'boolean', default: false },
     record: { type: 'boolean', default: false },
     help: { type: 'boolean', short: 'h', default: false },
@@ -54,7 +56,14 @@ const { values } = parseArgs({
 const engines = ALL.filter(({ name }) => values.engine === undefined || name === values.engine)
 const scenarios = SCENARIOS.filter(({ id }) => values.scenario === undefined || id === values.scenario)
 const repeat = Number(values.repeat)
-const isWrong = engines.length === 0 || scenarios.length === 0 || !Number.isSafeInteger(repeat) || repeat < 1
+const brokerRepeat = Number(values['broker-repeat'] ?? values.repeat)
+const isWrong =
+  engines.length === 0 ||
+  scenarios.length === 0 ||
+  !Number.isSafeInteger(repeat) ||
+  repeat < 1 ||
+  !Number.isSafeInteger(brokerRepeat) ||
+  brokerRepeat < 1
 if (values.help || isWrong) {
   if (isWrong) console.error('There is no such engine or scenario, or --repeat is not a whole number from 1.\n')
   console.log(HELP)
@@ -70,7 +79,7 @@ async function main(): Promise<void> {
     const { engine, stop } = await one.start()
     const ofEngine = await runConformance(engine, {
       scenarios,
-      repeat,
+      repeat: BROKER_KINDS.some(({ name }) => name === engine.name) ? brokerRepeat : repeat,
       onResult: ({ scenario, result }) => {
         if (process.stderr.isTTY) process.stderr.write(`\r${engine.name}: ${++done} of ${scenarios.length} `)
         if (result.status === 'failed')
@@ -85,6 +94,7 @@ async function main(): Promise<void> {
     date: new Date().toISOString(),
     commit: describeCommit(),
     repeat,
+    brokerRepeat,
     engines: engines.map(({ name }) => name),
     cells: results.map(({ engine, scenario, result }): RecordedCell => {
       const cell = { engine, id: scenario.id, status: result.status }

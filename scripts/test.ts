@@ -86,11 +86,12 @@ process.exitCode = failed > 0 || interrupted ? 1 : 0
 
 /** Runs files and prints what comes of them. One that ended itself midway, or has no tests, proved nothing: it has failed. */
 function runFiles(these: readonly string[], atOnce: number): Promise<Map<string, Counts>> {
+  const silence = new AbortController()
   const stream = run({
     files: [...these],
     concurrency: atOnce,
     timeout: TEST_TIMEOUT_MS,
-    signal: abort.signal,
+    signal: AbortSignal.any([abort.signal, silence.signal]),
     ...(values.grep === undefined ? {} : { testNamePatterns: [values.grep] }),
   })
   const counted = new Map<string, Counts>()
@@ -100,7 +101,8 @@ function runFiles(these: readonly string[], atOnce: number): Promise<Map<string,
     console.error(
       `Nothing was heard for ${SILENCE_MS / 60_000} minutes. Running: ${[...running].join(', ') || 'nothing'}`,
     )
-    abort.abort()
+    // What was not heard of has failed, and is run alone.
+    silence.abort()
   }, SILENCE_MS)
   stream.on('data', ({ type, data }: { type: string; data: { file?: string } }) => {
     watchdog.refresh()

@@ -15,6 +15,8 @@ export interface RecordedMatrix {
   readonly date: string
   readonly commit: string
   readonly repeat: number
+  /** Of the brokers. */
+  readonly brokerRepeat: number
   readonly engines: readonly string[]
   readonly cells: readonly RecordedCell[]
 }
@@ -22,7 +24,7 @@ export interface RecordedMatrix {
 const FILE = `${ROOT}proofs/conformance.json`
 
 function readMatrix(): RecordedMatrix {
-  if (!existsSync(FILE)) return { date: '', commit: '', repeat: 0, engines: [], cells: [] }
+  if (!existsSync(FILE)) return { date: '', commit: '', repeat: 0, brokerRepeat: 0, engines: [], cells: [] }
   return JSON.parse(readFileSync(FILE, 'utf8')) as RecordedMatrix
 }
 
@@ -52,7 +54,7 @@ export function promiseMatrix(): string {
 
 /** A row for each scenario. */
 export function scenarioMatrix(): string {
-  const { engines, cells, repeat, commit, date } = readMatrix()
+  const { engines, cells, repeat, brokerRepeat, commit, date } = readMatrix()
   const status = new Map(cells.map((cell) => [`${cell.engine} ${cell.id}`, cell]))
   const rows = SCENARIOS.map(({ id, noun, title, promises }) => {
     const columns = engines.map((engine) => {
@@ -64,7 +66,7 @@ export function scenarioMatrix(): string {
     return `| ${noun} | ${title} | ${promises.join(', ')} | ${columns.join(' | ')} |`
   })
   return [
-    `Each ${repeat} times at ${commit}, ${date.slice(0, 10)}.`,
+    `Each ${repeat} times, on brokers ${brokerRepeat}, at ${commit}, ${date.slice(0, 10)}.`,
     '',
     `| noun | promise | | ${engines.join(' | ')} |`,
     `| --- | --- | --- |${engines.map(() => ' --- |').join('')}`,
