@@ -48,6 +48,8 @@ export const CLOCK_SCENARIOS: readonly Scenario[] = [
       ]
       await jobs[2]?.cancel()
       await jobs[4]?.cancel()
+      // All of this may take less than a millisecond.
+      while ((await jobs[3]?.status())?.status !== 'expired') {}
       queue.work(({ payload }) => {
         if (payload === 'failed') throw new Error('no')
       })
