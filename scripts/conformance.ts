@@ -79,7 +79,7 @@ async function main(): Promise<void> {
     const { engine, stop } = await one.start()
     const ofEngine = await runConformance(engine, {
       scenarios,
-      repeat: BROKER_KINDS.some(({ name }) => name === engine.name) ? brokerRepeat : repeat,
+      repeat: timesOf(engine.name),
       onResult: ({ scenario, result }) => {
         if (process.stderr.isTTY) process.stderr.write(`\r${engine.name}: ${++done} of ${scenarios.length} `)
         if (result.status === 'failed')
@@ -124,11 +124,15 @@ function print({ engines: names, cells }: RecordedMatrix): void {
     const of = cells.filter(({ engine }) => engine === name)
     const count = (status: string) => of.filter((cell) => cell.status === status).length
     console.log(
-      `${name}: ${count('passed')} passed, ${count('no')} no, ${count('failed')} failed, each ${repeat} times`,
+      `${name}: ${count('passed')} passed, ${count('no')} no, ${count('failed')} failed, each ${timesOf(name)} times`,
     )
   }
 }
 
 function names(): string {
   return ALL.map(({ name }) => `'${name}'`).join(', ')
+}
+
+function timesOf(engine: string): number {
+  return BROKER_KINDS.some(({ name }) => name === engine) ? brokerRepeat : repeat
 }
