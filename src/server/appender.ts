@@ -51,7 +51,7 @@ const MAX_IDLE_BUILDERS = 16
 
 export class Appender {
   readonly #engine: Engine
-  readonly #open = new Map<string, Pending>()
+  #open = new Map<string, Pending>()
   readonly #idleBuilders: BatchBuilder[] = []
   #full: { topic: string; pending: Pending }[] = []
   #isScheduled = false
@@ -94,7 +94,9 @@ export class Appender {
     const batches = this.#full
     this.#full = []
     for (const [topic, pending] of this.#open) batches.push({ topic, pending })
-    this.#open.clear()
+    // Not `clear`: an old table points to the next one, and so one that has outlived the young generation kept all that
+    // came after it, and every request in it, until the next full collection. That was a fifth of the throughput.
+    this.#open = new Map()
     const requests = batches.map(({ topic, pending: { builder, wishes } }) => {
       const batch = builder.finish()
       if (this.#idleBuilders.length < MAX_IDLE_BUILDERS) this.#idleBuilders.push(builder)

@@ -2,12 +2,11 @@
  * Figures for Prometheus: of the server here, of queues and topics in engine-figures.ts, read from the engine when they are
  * asked for. The number of series is bounded by routes, codes and names.
  */
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { ErrorCode } from '../errors.ts'
+import { AnswerCounts } from './answer-counts.ts'
 import type { Context } from './context.ts'
 import { createEngineFigures } from './engine-figures.ts'
-
-const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 
 export interface Metrics {
   readonly contentType: string
@@ -26,12 +25,7 @@ export function createMetrics({ engine, load, now }: Context, countConnections: 
   const [registry] = registers as [Registry]
   collectDefaultMetrics({ register: registry })
   const up = new Gauge({ name: 'sluice_up', help: 'Whether the engine answers', registers })
-  const requests = new Counter({
-    name: 'sluice_http_requests_total',
-    help: 'Answers',
-    labelNames: ['method', 'route', 'status'],
-    registers,
-  })
+  const answers = new AnswerCounts()
   const problems = new Counter({
     name: 'sluice_http_problems_total',
     help: 'Answers that were errors, by their code',
@@ -47,13 +41,6 @@ export function createMetrics({ engine, load, now }: Context, countConnections: 
       this.reset()
       for (const [workClass, count] of Object.entries(load.refused)) this.inc({ class: workClass }, count)
     },
-  })
-  const seconds = new Histogram({
-    name: 'sluice_http_request_seconds',
-    help: 'Time from the headers of a request to the end of its answer, waits included',
-    labelNames: ['route'],
-    buckets: SECONDS,
-    registers,
   })
   new Gauge({
     name: 'sluice_http_in_flight',
@@ -132,22 +119,10 @@ export function createMetrics({ engine, load, now }: Context, countConnections: 
     }),
   }))
 
-  const counted = new Map<string, { answers: Counter.Internal; took: Histogram.Internal<'route'> }>()
-
   return {
     contentType: registry.contentType,
     refuse: (code) => problems.inc({ code }),
-    count(method, route, status, tookMs) {
-      // There are as many as series. Looking them up by their labels was a thirtieth of the time of a request.
-      const name = `${method} ${status} ${route}`
-      let one = counted.get(name)
-      if (one === undefined) {
-        one = { answers: requests.labels({ method, route, status }), took: seconds.labels({ route }) }
-        counted.set(name, one)
-      }
-      one.answers.inc()
-      one.took.observe(tookMs / 1_000)
-    },
+    count: (method, route, status, tookMs) => answers.count(method, route, status, tookMs),
     async print() {
       try {
         const stats = await engine.stats()
@@ -159,7 +134,7 @@ export function createMetrics({ engine, load, now }: Context, countConnections: 
         for (const { gauge } of logGauges) gauge.reset()
         up.set(0)
       }
-      return (await registry.metrics()) + figures.print()
+      return (await registry.metrics()) + answers.print() + figures.print()
     },
   }
 }
