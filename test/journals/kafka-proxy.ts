@@ -12,6 +12,8 @@ export interface KafkaProxy {
   readonly port: number
   /** What happens to the next `count` requests to write to a topic whose name ends so. */
   hit(topicEnd: string, fault: KafkaFault, count?: number): void
+  /** Connections of clients that are open. */
+  readonly connections: number
   /** How many requests were hit. */
   readonly hits: number
   /** Nothing goes through any more; connections stay open. So is a process that does not run seen from outside. */
@@ -73,6 +75,10 @@ export async function openKafkaProxy(targetPort: number): Promise<KafkaProxy> {
   return {
     port,
     hit: (topicEnd, kind, count = 1) => (fault = { topicEnd, kind, count }),
+    get connections() {
+      // Each has one side here and one to Kafka.
+      return sockets.size / 2
+    },
     get hits() {
       return hits
     },

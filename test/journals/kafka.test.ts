@@ -50,6 +50,20 @@ describe('the journal on Kafka', { skip }, () => {
     await kafka?.[Symbol.asyncDispose]()
   })
 
+  test('letters that are sent while the first connection is made go over it, and closing leaves none open', async () => {
+    const journal = await openKafkaJournal(optionsFor(freshName(), proxiedUrl()))
+    const box = await journal.openMailbox(() => {})
+    const first = box.send('all', bytes('first'))
+    // By now the first is under way, and so this one is not in its batch.
+    await new Promise((resolve) => setImmediate(resolve))
+    await Promise.all([first, box.send('all', bytes('second'))])
+    const { connections } = proxy
+    await journal.close()
+    await waitUntil('all connections are closed', () => proxy.connections === 0, { withinMs: 10_000 })
+    // One to read letters, one to write them.
+    assert.equal(connections, 2)
+  })
+
   test('an owner that froze and appends later is told that it lost, and what it left is overlooked', async () => {
     const namespace = freshName()
     const old = await openKafkaJournal(optionsFor(namespace, proxiedUrl()))

@@ -17,6 +17,8 @@ if (port === null) throw new Error('This file is the entry of a thread')
 
 /** How long `open` waits for an owner that answers, beyond the time for the connection. */
 const OWNER_MS = 30_000
+/** How long a handle that a client library left open may keep this thread from ending. */
+const LEFTOVERS_MS = 5_000
 
 const send = (message: FromBroker, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer)
 const { seat, ...options } = workerData as SharedData
@@ -67,6 +69,7 @@ try {
         keeping?.close()
         send({ kind: 'closed' })
         port.close()
+        setTimeout(() => process.exit(0), LEFTOVERS_MS).unref()
     }
   }
   port.on('message', (message: ToBroker) => void take(message))

@@ -236,6 +236,8 @@ export class Line {
   readonly #topic: string
   readonly #onEnd: () => void
   #connection: Connection | null = null
+  /** Invariant: of all connections that were made, only this and `#connection` are open. */
+  #connecting: Promise<Answer<Connection>> | null = null
   #isTo: BrokerPlace | null = null
 
   constructor(cluster: Cluster, topic: string, onEnd: () => void) {
@@ -244,27 +246,40 @@ export class Line {
     this.#onEnd = onEnd
   }
 
-  /** One attempt. */
+  /** One attempt. Calls at the same time go over the same connection. */
   async call<T>(send: (connection: Connection, place: TopicPlace) => Promise<Answer<T>>): Promise<Answer<T>> {
     const located = await this.#cluster.locate(this.#topic)
     if (!located.ok) return located
     const { leader } = located.value
     if (this.#isTo?.host !== leader.host || this.#isTo.port !== leader.port) this.close()
-    if (this.#connection?.isConnected() !== true) {
-      this.close()
-      const connected = await this.#cluster.connect(leader, LINE_MS)
-      if (!connected.ok) {
-        this.#cluster.forget(this.#topic)
-        return connected
-      }
-      this.#connection = connected.value
-      this.#isTo = leader
+    const connected = await this.#reach(leader)
+    if (!connected.ok) {
+      this.#cluster.forget(this.#topic)
+      return connected
     }
-    const answer = await send(this.#connection, located.value)
+    const answer = await send(connected.value, located.value)
     if (answer.ok) return answer
-    if (isBroken(answer)) this.close()
+    // Another call may have a new one by now.
+    if (isBroken(answer) && this.#connection === connected.value) this.close()
     if (isBroken(answer) || STALE.has(answer.code)) this.#cluster.forget(this.#topic)
     return answer
+  }
+
+  #reach(leader: BrokerPlace): Promise<Answer<Connection>> {
+    if (this.#connection?.isConnected() === true) return Promise.resolve({ ok: true, value: this.#connection })
+    if (this.#connecting !== null) return this.#connecting
+    this.close()
+    this.#isTo = leader
+    const connecting: Promise<Answer<Connection>> = this.#cluster.connect(leader, LINE_MS).then((connected) => {
+      const isWanted = this.#connecting === connecting
+      if (isWanted) this.#connecting = null
+      if (!connected.ok) return connected
+      if (isWanted) this.#connection = connected.value
+      else destroy(connected.value)
+      return isWanted ? connected : fail('NETWORK', 'the connection was closed')
+    })
+    this.#connecting = connecting
+    return connecting
   }
 
   /** It will not be used any more. */
@@ -277,6 +292,7 @@ export class Line {
   close(): void {
     if (this.#connection !== null) destroy(this.#connection)
     this.#connection = null
+    this.#connecting = null
     this.#isTo = null
   }
 }
