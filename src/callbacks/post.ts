@@ -10,28 +10,20 @@
  * Of the answer only its status is used. Its head has at most 16 KiB, of its body at most 16 KiB are read, and the
  * connection is closed whatever the receiver does.
  */
-import { lookup as lookupName } from 'node:dns/promises'
 import { type ClientRequest, request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import { isIP, type LookupFunction } from 'node:net'
 import type { AddressPolicy } from './addresses.ts'
+import { type Address, createLookup, type Lookup } from './lookup.ts'
 
 const MAX_HEAD_BYTES = 16_384
 const MAX_ANSWER_BYTES = 16_384
 /** How long a receiver may take to end an answer whose status is known. */
 const REST_MS = 1_000
-/** Names that are resolved at one time. Each holds a thread of the process while its servers are silent. */
-const MAX_LOOKUPS = 2
 /** Longer a receiver cannot ask to be left alone. */
 const MAX_RETRY_AFTER_MS = 86_400_000
 
-export interface Address {
-  readonly address: string
-  readonly family: number
-}
-
-/** All addresses of a name. */
-export type Lookup = (name: string, signal: AbortSignal) => Promise<readonly Address[]>
+const lookupAnywhere = createLookup()
 
 export interface Letter {
   readonly url: URL
@@ -56,7 +48,7 @@ export type Posted =
 
 /** Sends and tells what came of it. Never rejects. */
 export async function post(letter: Letter, options: PostOptions): Promise<Posted> {
-  const { policy, timeoutMs, lookup = lookupAll, signal } = options
+  const { policy, timeoutMs, lookup = lookupAnywhere, signal } = options
   const deadline = new AbortController()
   const timer = setTimeout(() => deadline.abort(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs)
   const end = AbortSignal.any([deadline.signal, signal])
@@ -159,37 +151,6 @@ function hostOf({ hostname }: URL): string {
 
 function literal(address: string): Promise<readonly Address[]> {
   return Promise.resolve([{ address, family: isIP(address) }])
-}
-
-let lookups = 0
-const waiting: (() => void)[] = []
-
-async function lookupAll(name: string, signal: AbortSignal): Promise<readonly Address[]> {
-  if (lookups >= MAX_LOOKUPS) await takeTurn(signal)
-  else lookups++
-  try {
-    return await lookupName(name, { all: true, verbatim: true })
-  } finally {
-    const next = waiting.shift()
-    if (next === undefined) lookups--
-    else next()
-  }
-}
-
-/** Who gives up while waiting leaves the line, so that it does not grow behind servers that are silent. */
-function takeTurn(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const leave = (): void => {
-      waiting.splice(waiting.indexOf(go), 1)
-      reject(signal.reason)
-    }
-    const go = (): void => {
-      signal.removeEventListener('abort', leave)
-      resolve()
-    }
-    waiting.push(go)
-    signal.addEventListener('abort', leave, { once: true })
-  })
 }
 
 function orAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {

@@ -25,7 +25,8 @@ import type { Sluice } from '../sluice.ts'
 import type { Worker } from '../worker.ts'
 import { createAddressPolicy } from './addresses.ts'
 import { Circuits } from './circuits.ts'
-import { type Lookup, type Posted, post } from './post.ts'
+import type { Lookup } from './lookup.ts'
+import { type Posted, post } from './post.ts'
 import { fileSecrets, fixedSecrets, type SecretSource, sign } from './secrets.ts'
 
 export interface CallbackOptions {

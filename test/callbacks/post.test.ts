@@ -3,7 +3,8 @@ import { once } from 'node:events'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { describe, type TestContext, test } from 'node:test'
 import { createAddressPolicy } from '../../src/callbacks/addresses.ts'
-import { type Address, type Posted, type PostOptions, post } from '../../src/callbacks/post.ts'
+import type { Address } from '../../src/callbacks/lookup.ts'
+import { type Posted, type PostOptions, post } from '../../src/callbacks/post.ts'
 import { openReceiver } from '../support/receiver.ts'
 
 const LOOPBACK = createAddressPolicy(['127.0.0.0/8'])
