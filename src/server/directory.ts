@@ -4,7 +4,7 @@
  * up to `maxQueues` names; a declaration by `PUT` is a deliberate act and has no such bound.
  */
 import { SluiceError } from '../errors.ts'
-import type { Declaration, DeclareOutcome, Engine, OffsetProblem, Queue, Sluice } from '../index.ts'
+import type { Declaration, DeclareOutcome, Engine, OffsetProblem, Queue, Sluice, TopicStats } from '../index.ts'
 import { offsetError } from '../outcomes.ts'
 
 export interface Entry {
@@ -32,6 +32,9 @@ export class Directory {
   #namesAtMs = 0
   /** Groups of topics, as far as they were asked for. */
   readonly #groups = new Map<string, Promise<Set<string> | undefined>>()
+  /** Under way, and waiting for that. */
+  #lastList: Promise<unknown> | undefined
+  #nextList: Promise<readonly TopicStats[]> | null = null
   /** First uses that were let in and are not declared yet. */
   readonly #making = new Set<string>()
 
@@ -70,8 +73,7 @@ export class Directory {
   async find(kind: Entry['kind'], name: string): Promise<Entry> {
     const known = this.peek(kind, name)
     if (known !== undefined) return known
-    const { topics } = await this.#engine.stats()
-    const found = topics.find((topic) => topic.name === name)
+    const found = (await this.#list()).find((topic) => topic.name === name)
     if (found === undefined) throw notFound(kind, name)
     if (found.kind !== kind) throw wrongKind(found)
     return this.use(kind, name)
@@ -167,7 +169,7 @@ export class Directory {
   #loadGroups(topic: string): Promise<Set<string> | undefined> {
     const known = this.#groups.get(topic)
     if (known !== undefined) return known
-    const loading = this.#engine.stats().then(({ topics }) => {
+    const loading = this.#list().then((topics) => {
       const found = topics.find(({ name }) => name === topic)
       return found === undefined ? undefined : new Set(found.groups.map(({ name }) => name))
     })
@@ -205,6 +207,17 @@ export class Directory {
     } finally {
       this.#making.delete(name)
     }
+  }
+
+  /** What there is, asked for after this call. Calls that come while one is asked for share the next, however many. */
+  #list(): Promise<readonly TopicStats[]> {
+    this.#nextList ??= (async () => {
+      await this.#lastList
+      this.#lastList = this.#nextList?.catch(() => {})
+      this.#nextList = null
+      return (await this.#engine.stats()).topics
+    })()
+    return this.#nextList
   }
 
   #loadNames(): Promise<Set<string>> {
