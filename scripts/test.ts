@@ -1,8 +1,8 @@
 /**
- * What `npm test` runs: the types, the linter, then every test file: two at a time, and those with real brokers one by one,
- * since a server of three nodes and a scenario with a deadline disturb each other. A file that failed is run once more, alone:
- * what then passes is counted, and named as unsteady, since a machine that was short of time is no bug but may hide one.
- * Ends with `N passed, N failed`.
+ * What `npm test` runs: the types, the linter, then every test file, two at a time, of which one at most has real brokers: a
+ * server of three nodes and a scenario with a deadline disturb each other, and a file that waits for a broker leaves a
+ * processor to another one. A file that failed is run once more, alone: what then passes is counted, and named as unsteady,
+ * since a machine that was short of time is no bug but may hide one. Ends with `N passed, N failed`.
  *
  *     npm test                          everything
  *     npm test -- test/ledger           files whose path begins so, without the checks, each once
@@ -19,8 +19,6 @@ import { parseArgs } from 'node:util'
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 /** No test takes longer; one that hangs is a failure with its name. */
 const TEST_TIMEOUT_MS = 300_000
-/** Matches the machine that the project is measured on. */
-const FILES_AT_ONCE = 2
 /** Files that start brokers, from `test/`. */
 const WITH_BROKERS = /^(journals\/|conformance\/brokers|faults\/brokers|examples-brokers|brokers-|cli-broker|readme)/
 /** Longer than any test says nothing; then something hangs, such as a file whose tests ended and whose process does not. */
@@ -58,21 +56,18 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   })
 }
 
-const isHeavy = (file: string) => WITH_BROKERS.test(relative(join(ROOT, 'test'), file))
+const hasBrokers = (file: string) => WITH_BROKERS.test(relative(join(ROOT, 'test'), file))
 const results = new Map<string, Counts>()
-for (const [part, atOnce] of [
-  [files.filter((file) => !isHeavy(file)), FILES_AT_ONCE],
-  [files.filter(isHeavy), 1],
-] as const) {
-  if (part.length > 0 && !interrupted)
-    for (const [file, counts] of await runFiles(part, atOnce)) results.set(file, counts)
-}
+await runLanes(
+  files.filter(hasBrokers),
+  files.filter((file) => !hasBrokers(file)),
+)
 const unsteady: string[] = []
 if (!isPart) {
   for (const [file, counts] of [...results]) {
     if (counts.failed === 0 || interrupted) continue
     console.log(`\n${relative(ROOT, file)} failed; once more, alone:`)
-    const again = (await runFiles([file], 1)).get(file) ?? counts
+    const again = await runFile(file)
     results.set(file, again)
     if (again.failed === 0) unsteady.push(relative(ROOT, file))
   }
@@ -84,49 +79,49 @@ const failed = total.passed + total.failed === 0 ? 1 : total.failed
 console.log(`${total.passed} passed, ${failed} failed${total.skipped > 0 ? `, ${total.skipped} skipped` : ''}`)
 process.exitCode = failed > 0 || interrupted ? 1 : 0
 
-/** Runs files and prints what comes of them. One that ended itself midway, or has no tests, proved nothing: it has failed. */
-function runFiles(these: readonly string[], atOnce: number): Promise<Map<string, Counts>> {
+/** One lane takes those with brokers first, all others are for whoever is free. */
+async function runLanes(withBrokers: readonly string[], others: readonly string[]): Promise<void> {
+  const heavy = [...withBrokers]
+  const light = [...others]
+  const lane = async (next: () => string | undefined): Promise<void> => {
+    for (let file = next(); file !== undefined && !interrupted; file = next()) results.set(file, await runFile(file))
+  }
+  await Promise.all([lane(() => heavy.shift() ?? light.shift()), lane(() => light.shift())])
+}
+
+/** Runs a file and prints what comes of it, whole. One that ended itself midway, or has no tests, proved nothing: it has failed. */
+async function runFile(file: string): Promise<Counts> {
   const silence = new AbortController()
+  const startedAt = performance.now()
   const stream = run({
-    files: [...these],
-    concurrency: atOnce,
+    files: [file],
     timeout: TEST_TIMEOUT_MS,
     signal: AbortSignal.any([abort.signal, silence.signal]),
     ...(values.grep === undefined ? {} : { testNamePatterns: [values.grep] }),
   })
-  const counted = new Map<string, Counts>()
-  /** What runs, to say who hangs. */
-  const running = new Set<string>()
   const watchdog = setTimeout(() => {
-    console.error(
-      `Nothing was heard for ${SILENCE_MS / 60_000} minutes. Running: ${[...running].join(', ') || 'nothing'}`,
-    )
-    // What was not heard of has failed, and is run alone.
+    console.error(`${relative(ROOT, file)}: nothing was heard for ${SILENCE_MS / 60_000} minutes`)
     silence.abort()
   }, SILENCE_MS)
-  stream.on('data', ({ type, data }: { type: string; data: { file?: string } }) => {
-    watchdog.refresh()
-    if (data.file === undefined) return
-    if (type === 'test:summary') running.delete(data.file)
-    else if (!counted.has(data.file)) running.add(data.file)
+  let counted: Counts | null = null
+  stream.on('data', () => watchdog.refresh())
+  stream.on('test:summary', ({ file: of, counts: { tests, passed, skipped, todo } }) => {
+    if (of === undefined || tests === 0) return
+    counted = { passed, failed: tests - passed - skipped - todo, skipped }
   })
-  stream.on('test:summary', ({ file, counts: { tests, passed, skipped, todo } }) => {
-    if (file === undefined || tests === 0) return
-    counted.set(file, { passed, failed: tests - passed - skipped - todo, skipped })
-  })
-  const report = stream.compose(spec())
-  report.pipe(process.stdout, { end: false })
-  return new Promise((resolve) => {
-    report.on('end', () => {
-      clearTimeout(watchdog)
-      for (const file of these) {
-        if (counted.has(file) || values.grep !== undefined) continue
-        if (!interrupted) console.log(`✖ ${relative(ROOT, file)} has no tests, or ended before it had told of them`)
-        counted.set(file, { ...NONE, failed: 1 })
-      }
-      resolve(counted)
-    })
-  })
+  const report = (await stream.compose(spec()).toArray()).join('')
+  clearTimeout(watchdog)
+  const isSilent = counted === null && values.grep === undefined
+  if (counted !== null || isSilent) {
+    console.log(`\n${relative(ROOT, file)} (${((performance.now() - startedAt) / 1_000).toFixed(1)} s)`)
+    // The counts of one file are of no interest beside those of all.
+    process.stdout.write(
+      report.replace(/^\S* (?:tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) \d.*\n/gm, ''),
+    )
+  }
+  if (isSilent && !interrupted)
+    console.log(`✖ ${relative(ROOT, file)} has no tests, or ended before it had told of them`)
+  return counted ?? (isSilent ? { ...NONE, failed: 1 } : NONE)
 }
 
 function add(one: Counts, other: Counts): Counts {
