@@ -84,7 +84,12 @@ export async function startOwner(url: string, namespace: string): Promise<Worker
     workerData: options,
     execArgv: [],
   })
-  const [message] = (await once(thread, 'message')) as [FromBroker]
+  const ended = once(thread, 'exit').then(() => {
+    throw new Error('The owner ended before it had opened.')
+  })
+  const [message] = (await Promise.race([once(thread, 'message'), ended])) as [FromBroker]
+  // It ends some day.
+  ended.catch(() => {})
   if (message.kind === 'refused') throw new Error(`The owner was refused: ${message.error.message}`)
   return thread
 }

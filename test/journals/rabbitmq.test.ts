@@ -8,6 +8,7 @@ import { findRabbitmq, type Rabbitmq, startRabbitmq } from '../../scripts/broker
 import { isSluiceError } from '../../src/errors.ts'
 import { createRandom } from '../../src/host/host.ts'
 import type { Grant, Journal, JournalOptions } from '../../src/journals/contract.ts'
+import { closeChannel, openChannel } from '../../src/journals/rabbitmq/link.ts'
 import { writeMark } from '../../src/journals/rabbitmq/order.ts'
 import { checkRabbitmq, openRabbitmqJournal } from '../../src/journals/rabbitmq.ts'
 import { openProxy, type Proxy as TcpProxy } from '../support/tcp-proxy.ts'
@@ -112,6 +113,21 @@ describe('the journal on RabbitMQ', { skip: version === null ? 'RabbitMQ is miss
         return heard.has(`${round}`)
       })
     }
+  })
+
+  test('the end of a channel is not waited for once its connection is gone, and comes in good order else', async (t) => {
+    const proxy = await openProxy(new URL(rabbitmq.url))
+    t.after(() => proxy.close())
+    const url = new URL(rabbitmq.url)
+    url.port = new URL(proxy.url).port
+    const model = await connect(url.href)
+    model.on('error', () => {})
+    await closeChannel(await openChannel(model))
+    const channel = await openChannel(model)
+    proxy.freeze()
+    const closing = closeChannel(channel)
+    proxy.cutAll()
+    await rejects(closing, /connection was closed/)
   })
 
   test('segments follow one another, are deleted when nothing of them is needed, and the next owner goes on in the last', async (t) => {

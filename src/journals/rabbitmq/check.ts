@@ -8,7 +8,7 @@ import { readTarget, type Target } from './address.ts'
 import { checkCatalog } from './catalog.ts'
 import { ELECTION_ARGUMENTS, electionOf } from './election.ts'
 import { lettersOf } from './letters.ts'
-import { type AmqpLibrary, Link, loadAmqp, openChannel } from './link.ts'
+import { type AmqpLibrary, closeChannel, Link, loadAmqp, openChannel } from './link.ts'
 import { describeManagementError, Management, type PolicyFacts } from './management.ts'
 import { asDeclareError, catalogOf, declareQueue, entriesOf, STREAM_ARGUMENTS, segmentOf } from './streams.ts'
 
@@ -69,7 +69,7 @@ async function declareExchange(model: ChannelModel, name: string): Promise<void>
   } catch (error) {
     throw asDeclareError(error, `exchange '${name}'`)
   }
-  await channel.close()
+  await closeChannel(channel)
 }
 
 /** Throws UNSUPPORTED with all that speaks against opening. */

@@ -6,7 +6,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Channel, ChannelModel, ConfirmChannel } from 'amqplib'
 import type { Mailbox } from '../contract.ts'
-import { openChannel } from './link.ts'
+import { closeChannel, openChannel } from './link.ts'
 import { asDeclareError } from './streams.ts'
 
 /** Of a letter that waits for its reader. Older ones are sent again by then. */
@@ -121,6 +121,6 @@ export class Letters implements Mailbox {
     this.#events.onClose()
     // The queue goes with its connection, or now.
     await channel?.deleteQueue(this.#queue).catch(() => {})
-    await channel?.close().catch(() => {})
+    if (channel !== null) await closeChannel(channel).catch(() => {})
   }
 }

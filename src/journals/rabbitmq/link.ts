@@ -197,6 +197,15 @@ export async function openChannel(
   return channel
 }
 
+/** Waits for its end. The library tells nobody who does that the connection has ended before: it would be for ever. */
+export function closeChannel(channel: Amqp.Channel): Promise<void> {
+  return new Promise((resolve, reject) => {
+    // After an end in good order the promise of it has resolved by then.
+    channel.once('close', () => setImmediate(() => reject(new Error('The connection was closed'))))
+    channel.close().then(resolve, reject)
+  })
+}
+
 /** The broker's number of the failure, such as 404. */
 export function codeOf(error: unknown): number | null {
   const code = (error as { code?: unknown } | null)?.code

@@ -7,7 +7,7 @@
  */
 import type { Channel, ChannelModel, ConsumeMessage, Options } from 'amqplib'
 import { SluiceError } from '../../errors.ts'
-import { codeOf, describe, openChannel } from './link.ts'
+import { closeChannel, codeOf, describe, openChannel } from './link.ts'
 
 /** Members of a stream, where the cluster has as many nodes. */
 const MEMBERS = 3
@@ -43,7 +43,7 @@ export async function declareQueue(model: ChannelModel, name: string, options: O
   } catch (error) {
     throw asDeclareError(error, `queue '${name}'`)
   }
-  await channel.close()
+  await closeChannel(channel)
 }
 
 export function asDeclareError(error: unknown, what: string): unknown {
@@ -74,7 +74,7 @@ export async function hasQueue(model: ChannelModel, name: string): Promise<boole
     if (codeOf(error) === 404) return false
     throw error
   }
-  await channel.close()
+  await closeChannel(channel)
   return true
 }
 
@@ -82,7 +82,7 @@ export async function hasQueue(model: ChannelModel, name: string): Promise<boole
 export async function deleteQueue(model: ChannelModel, name: string): Promise<void> {
   const channel = await openChannel(model)
   await channel.deleteQueue(name)
-  await channel.close()
+  await closeChannel(channel)
 }
 
 export interface StreamMessage {

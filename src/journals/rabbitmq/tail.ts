@@ -21,7 +21,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { ChannelModel, ConfirmChannel } from 'amqplib'
 import { SluiceError } from '../../errors.ts'
 import type { JournalOutcome } from '../contract.ts'
-import { openChannel } from './link.ts'
+import { closeChannel, openChannel } from './link.ts'
 import { type Kind, Order, readMark, writeMark } from './order.ts'
 import {
   asGone,
@@ -207,7 +207,7 @@ export class Tail {
       const channel = await openChannel(model)
       await channel.unbindQueue(segmentOf(this.#namespace, segment), entriesOf(this.#namespace), key)
       // What went through before that is on its way back, and is given the time.
-      await channel.close()
+      await closeChannel(channel)
       await delay(SETTLE_MS)
       this.#generation++
       if (this.#waiting === waiting && this.#segment === segment && waiting.places.length === 0) {
@@ -246,7 +246,7 @@ export class Tail {
     try {
       const channel = await openChannel(model)
       await channel.bindQueue(queue, entriesOf(this.#namespace), key)
-      await channel.close()
+      await closeChannel(channel)
     } catch (error) {
       throw asGone(error, queue)
     }
