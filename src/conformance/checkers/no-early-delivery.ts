@@ -68,10 +68,12 @@ class NoEarlyDelivery implements Check {
     this.#resets.onEnd(begin, end, this.#court.now)
     const { call } = begin
     const { answer } = end
-    if (call.kind === 'settle' && call.outcome === 'retry' && call.atMs !== undefined && answer.status === 'settled') {
+    const isRetry = call.kind === 'settle' && call.outcome === 'retry' && call.atMs !== undefined
+    // One that was under way when the group began anew may have been before that.
+    if (isRetry && answer.status === 'settled' && this.#resets.isClear(groupOf(call), beganAt)) {
       const retries = getOrMake(this.#retries, groupOf(call), () => new Map())
       for (const offset of call.offsets)
-        if (!answer.lost.includes(offset)) retries.set(offset, { fence: call.fence, atMs: call.atMs, end })
+        if (!answer.lost.includes(offset)) retries.set(offset, { fence: call.fence, atMs: call.atMs as number, end })
     }
     if (call.kind !== 'lease' || answer.status !== 'leased') return
     const { latestMs, skewMs } = this.#court

@@ -144,6 +144,11 @@ const VIOLATED: [string, string, Step[]][] = [
     'late',
     [...did(append('a', { deadlineMs: 50 }), stored(0)), ...did(lease(), leased(1, 0, 'a'), 51)],
   ],
+  [
+    'no-early-delivery',
+    'a retry before its time',
+    [...one, ...got, ...did(settle(1, 0, 'retry', { atMs: 90 }), settled()), ...did(lease(), leased(2, 0, 'a', 2), 89)],
+  ],
   ['no-phantom', 'a 503 after storing', [...did(append('a'), full), ...got]],
   ['integrity', 'another payload', [...one, ...did(lease(), leased(1, 0, 'z'))]],
   ['integrity', 'another key', [...one, ...did(lease(), leased(1, 0, 'a', 1, { key: 'k' }))]],
@@ -182,6 +187,19 @@ for (const [checker, title, steps] of VIOLATED)
   })
 
 const HELD: [string, string, Step[]][] = [
+  [
+    'no-early-delivery',
+    'a retry that was settled while the group was sent back, and the next hand-out',
+    [
+      ...did(append('a', { dueAtMs: 1 }), stored(0)),
+      ...did(lease(), leased(1, 0, 'a'), 1),
+      ['b', 5, settle(1, 0, 'retry', { atMs: 90 })],
+      ['b', 6, { kind: 'seek', topic: 'q', group: '', from: 0 }],
+      ['e', 6, { status: 'done' }],
+      ['e', 5, settled()],
+      ...did(lease(), leased(2, 0, 'a'), 2),
+    ],
+  ],
   [
     'bounded-duplicates',
     'a crash explains it',
