@@ -11,7 +11,8 @@
  * Invariants
  *  1. No answer is sent before the commit of its step is durable (P1).
  *  2. After `failed` nothing is applied: every request, waiting or new, is answered with the error.
- *  3. One commit at a time; requests of one caller are applied in the order in which it sent them.
+ *  3. Nothing is answered, though nothing was changed, by one that another owner may have followed (P6).
+ *  4. One commit at a time; requests of one caller are applied in the order in which it sent them.
  */
 import { SluiceError } from '../errors.ts'
 import type { Host } from '../host/host.ts'
@@ -178,7 +179,12 @@ export class Broker {
       const step = this.#ledger.apply(requests, this.#host.now())
       const { commit } = step
       this.#inStep = requests
-      if (commit.outputs.length === 0 && commit.changes.size === 0) return this.#finish(requests, step)
+      if (commit.outputs.length === 0 && commit.changes.size === 0) {
+        const owned = step.answers.length === 0 ? 'owned' : (this.#log.confirm?.(this.#ownership) ?? 'owned')
+        const settle = (status: 'owned' | 'lost') =>
+          this.#settle(requests, step, status === 'owned' ? 'durable' : 'lost')
+        return owned instanceof Promise ? owned.then(settle) : settle(owned)
+      }
       const outcome = this.#log.commit(this.#ownership, commit)
       if (outcome instanceof Promise) return outcome.then((kept) => this.#settle(requests, step, kept.status))
       return this.#settle(requests, step, outcome.status)

@@ -139,6 +139,11 @@ export interface Log {
   own(): Answer<Ownership>
   /** Keeps outputs and changes in one step under the epoch. */
   commit(ownership: Ownership, commit: Commit): Answer<CommitOutcome>
+  /**
+   * Before answers that no commit stands behind: whether this owner may say how things are, since no other one has said
+   * anything yet. Left out where there is one owner at a time by other means. Rejects as `commit` does.
+   */
+  confirm?(ownership: Ownership): Answer<'owned' | 'lost'>
   /** Every key and value that was committed, to rebuild a cache or a copy. */
   changes(ownership: Ownership): AsyncIterable<readonly [key: string, value: Uint8Array]>
   /** Allows batches that lie whole below `offset` to be deleted; their space is used again. The newest one stays. */

@@ -23,6 +23,7 @@ import { randomBytes } from 'node:crypto'
 import { SluiceError } from '../errors.ts'
 import type { Grant, Journal } from '../journals/contract.ts'
 import type {
+  Answer,
   Commit,
   CommitOutcome,
   Log,
@@ -46,6 +47,13 @@ import { HeardTurns } from './replicated/heard.ts'
 import { type Replayed, replayInto } from './replicated/replay.ts'
 import { Sweep } from './replicated/sweep.ts'
 
+/**
+ * For how long an owner may answer from its cache, from when an append began that proved that nobody had followed it. The next
+ * owner waits for longer than that after its claim, so that it never answers before the last answer of the one before. Both
+ * measure it with a clock that does not jump; one that stands still, in a machine that is suspended, makes an answer older.
+ */
+const READ_LEASE_MS = 250
+const READ_LEASE_OVER_MS = 300
 /** A sweep begins when the journal has this much, and twice what was alive at the last one. */
 const SWEEP_BYTES = 64 * 1024 ** 2
 /** How long a commit without messages is tried while the broker is full, and how often. */
@@ -83,6 +91,8 @@ class ReplicatedLog implements Log {
   #sinceSweepBytes = 0
   #aliveBytes = 0
   #isOpen = false
+  /** When the last append began that was kept, by a clock that does not jump. */
+  #provedMs = Number.NEGATIVE_INFINITY
 
   constructor(journal: Journal, grant: Grant, options: ReplicatedLogOptions) {
     const { durability, copies } = journal.abilities
@@ -134,6 +144,7 @@ class ReplicatedLog implements Log {
   async own(): Promise<Ownership> {
     const { epoch, signal } = this.#grant
     await this.#append('claim', [new Uint8Array(0)], NO_ENGINE)
+    const claimedMs = performance.now()
     const replayed = await replayInto(this.#journal, this.#grant, this.#cache, this.#heard)
     this.#checkEngine(replayed)
     this.#engineId = replayed.engineId ?? randomBytes(8).toString('hex')
@@ -145,6 +156,7 @@ class ReplicatedLog implements Log {
     this.#sinceSweepBytes = replayed.bytes
     this.#aliveBytes = this.#cache.bytes
     this.#isOpen = true
+    if (replayed.last !== null) await pause(Math.max(0, claimedMs + READ_LEASE_OVER_MS - performance.now()), signal)
     signal.throwIfAborted()
     return { epoch, state: this.#cache.state, clean: replayed.last === null, signal: this.#ended.signal }
   }
@@ -164,6 +176,19 @@ class ReplicatedLog implements Log {
   async commit(ownership: Ownership, commit: Commit): Promise<CommitOutcome> {
     if (ownership.epoch !== this.#grant.epoch) return { status: 'lost' }
     return this.#keep(commit.outputs, commit.changes)
+  }
+
+  confirm(ownership: Ownership): Answer<'owned' | 'lost'> {
+    if (ownership.epoch !== this.#grant.epoch) return 'lost'
+    this.#check()
+    return performance.now() - this.#provedMs < READ_LEASE_MS ? 'owned' : this.#prove()
+  }
+
+  /** By an entry that says nothing. A broker that has no room for it has none for the claim of another owner. */
+  async #prove(): Promise<'owned' | 'lost'> {
+    const nothing = { heard: [], first: null, topics: [], copiedBatches: [], batches: [], copiedState: [], state: [] }
+    const { status } = await this.#append('last', [encodeCommit(nothing)], this.#engineId, true)
+    return status === 'lost' ? 'lost' : 'owned'
   }
 
   async *changes(_ownership: Ownership): AsyncIterable<readonly [string, Uint8Array]> {
@@ -286,12 +311,15 @@ class ReplicatedLog implements Log {
         body,
       }),
     )
+    const beganMs = performance.now()
     const outcome = await this.#journal.append(this.#grant, entries, mayUseReserve).catch((error: unknown) => {
       this.#end(error)
       throw error
     })
-    if (outcome.status === 'durable') this.#number += entries.length
-    else if (outcome.status === 'lost') this.#end(new SluiceError('UNREACHABLE', 'Another process has taken over.'))
+    if (outcome.status === 'durable') {
+      this.#number += entries.length
+      this.#provedMs = beganMs
+    } else if (outcome.status === 'lost') this.#end(new SluiceError('UNREACHABLE', 'Another process has taken over.'))
     if (kind !== 'last' && outcome.status !== 'durable')
       throw new SluiceError(
         'UNREACHABLE',

@@ -45,6 +45,18 @@ function gate(journal: MemoryJournal): { readonly reached: Promise<void>; open()
 const isUnknown = (error: unknown) => isSluiceError(error, 'UNKNOWN')
 
 describe('doubt', () => {
+  test('an owner that another one has followed, and that hears nothing of it, answers nothing that is older (P6)', async (t) => {
+    const broker = new MemoryBroker()
+    const [old, next] = [await start(t, broker), await start(t, broker)]
+    await old.sluice.queue<number>('work').add(1)
+    equal(await headOf(old.sluice), 1)
+    broker.losesLetter = () => true
+    old.journal.breakOff(null)
+    await next.sluice.queue<number>('work').add(2)
+    broker.losesLetter = () => false
+    equal(await headOf(old.sluice), 2)
+  })
+
   test('what an owner that stops committed without hearing of it is not asked again as if it had not been', async (t) => {
     const broker = new MemoryBroker()
     const [owner, other, member] = [await start(t, broker), await start(t, broker), await start(t, broker)]
