@@ -12,7 +12,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { AppendOutcome, AppendWish, MessageOutcome, UnsettledJob } from './engine/contract.ts'
-import type { QueueSettings } from './engine/options.ts'
+import { DEFAULT_QUEUE, type QueueSettings } from './engine/options.ts'
 import { SluiceError } from './errors.ts'
 import { BatchView, gatherBatch } from './message-batch.ts'
 import type { Sluice } from './sluice.ts'
@@ -24,11 +24,20 @@ const LOOK_MS = 100
 /** How long a destination that is full is waited for, at a time. */
 const MAX_PAUSE_MS = 5_000
 
+/** Of what there is too much. */
+type FullReason = Extract<MessageOutcome, { status: 'full' }>['reason']
+
 export interface MoveOptions {
   readonly queue: string
   /** How long what runs may take to end, in milliseconds. Past it the move ends with `DEADLINE`, and can be done again. @default 60_000 */
   readonly drainMs?: number
   readonly signal?: AbortSignal | undefined
+  /** Gives the queue at the new place, from which it was moved away before, its limit again and lets it hand out. @default false */
+  readonly reopen?: boolean
+  /** How long there may be no room at the new place for a single job, in milliseconds; then the move ends with `QUEUE_FULL`. @default 60_000 */
+  readonly fullWaitMs?: number
+  /** Hears, each time that is looked, that there is no room at the new place, and of which kind. */
+  readonly onFull?: (reason: FullReason) => void
   /** Hears after each page how many were moved, and how many are left as far as is known. */
   readonly onProgress?: (moved: number, left: number) => void
 }
@@ -41,10 +50,11 @@ export interface Moved {
   readonly dead: number
 }
 
-/** Rejects with `QUEUE_NOT_FOUND`, `DEADLINE` (something still runs), or what either engine says; then nothing is lost. */
+/** Rejects with `QUEUE_NOT_FOUND`, `DEADLINE` (something still runs), `QUEUE_FULL` (no room there), or what either engine says; then nothing is lost. */
 export async function moveQueue(from: Sluice, to: Sluice, options: MoveOptions): Promise<Moved> {
-  const { queue, drainMs = 60_000, signal, onProgress = () => {} } = options
+  const { queue, drainMs = 60_000, reopen = false, signal, onProgress = () => {} } = options
   const settings = await settingsOf(from, queue)
+  if (reopen) await open(to, queue, settings)
   await declareAlike(to, queue, settings)
   await ensureTakes(to, queue)
   await from.engine.declare([{ kind: 'queue', name: queue, settings: { limit: { messages: 0, bytes: 0 } } }])
@@ -63,7 +73,7 @@ export async function moveQueue(from: Sluice, to: Sluice, options: MoveOptions):
     // What was moved is settled, so the next page is again the first.
     const page = await from.engine.command({ kind: 'unsettled', topic: queue, max: PAGE })
     if (page.status !== 'unsettled') throw new SluiceError('QUEUE_NOT_FOUND', `Queue '${queue}' is gone.`)
-    for (const jobs of await fitting(to, queue, page.jobs)) doubled += await copy(to, queue, jobs, signal)
+    for (const jobs of await fitting(to, queue, page.jobs)) doubled += await copy(to, jobs, options)
     await Promise.all(page.jobs.map(({ job }) => from.engine.command({ kind: 'cancel', id: job.id, isMoved: true })))
     moved += page.jobs.length
     const { depth } = await statsOf(from, queue)
@@ -99,13 +109,20 @@ async function declareAlike(to: Sluice, queue: string, settings: Partial<QueueSe
   throw new SluiceError('DECLARED_DIFFERENTLY', `Queue '${queue}' cannot be made there: ${why}`, { queue })
 }
 
+/** Opens a queue that was moved away from there, with the limit that it has here. */
+async function open(to: Sluice, queue: string, { limit = DEFAULT_QUEUE.limit }: Partial<QueueSettings>): Promise<void> {
+  await statsOf(to, queue)
+  await to.engine.declare([{ kind: 'queue', name: queue, settings: { limit } }])
+  await to.engine.command({ kind: 'resume', topic: queue, group: '' })
+}
+
 /** A queue whose limit is 0 would be waited for without end. */
 async function ensureTakes(to: Sluice, queue: string): Promise<void> {
   const { limit } = await statsOf(to, queue)
-  if (limit.messages > 0) return
+  if (limit.messages > 0 && limit.bytes > 0) return
   throw new SluiceError(
     'DECLARED_DIFFERENTLY',
-    `Queue '${queue}' takes nothing at the new place: its limit is 0. Either both places are the same, or it was moved away from there: give it a limit and resume it first. Nothing was moved.`,
+    `Queue '${queue}' takes nothing at the new place: its limit is ${limit.messages} messages and ${limit.bytes} bytes. Either both places are the same, or it was moved away from there: \`sluice move … --reopen\` opens it again. Nothing was moved.`,
     { queue },
   )
 }
@@ -150,10 +167,10 @@ async function fitting(
 /** Stores a page there, all of it. Returns how many were there already. */
 async function copy(
   to: Sluice,
-  queue: string,
   jobs: readonly UnsettledJob[],
-  signal: AbortSignal | undefined,
+  { queue, fullWaitMs = 60_000, signal, onFull = () => {} }: MoveOptions,
 ): Promise<number> {
+  let roomAtMs = performance.now()
   let left = jobs
   let doubled = 0
   while (left.length > 0) {
@@ -161,12 +178,14 @@ async function copy(
     const outcomes = outcomesOf(outcome, left.length)
     const refused: UnsettledJob[] = []
     let retryAfterMs = 0
+    let reason: FullReason = 'messages'
     for (const [i, one] of outcomes.entries()) {
       const job = left[i] as UnsettledJob
       if (one.status === 'duplicate') doubled++
       else if (one.status === 'full') {
         refused.push(job)
         retryAfterMs = Math.max(retryAfterMs, one.retryAfterMs)
+        reason = one.reason
       } else if (one.status === 'mismatch')
         throw new SluiceError(
           'IDEMPOTENCY_MISMATCH',
@@ -174,8 +193,17 @@ async function copy(
           { id: job.job.id },
         )
     }
+    if (refused.length < left.length) roomAtMs = performance.now()
     left = refused
-    if (left.length > 0) await pause(Math.min(Math.max(retryAfterMs, LOOK_MS), MAX_PAUSE_MS), signal)
+    if (left.length === 0) break
+    onFull(reason)
+    if (performance.now() - roomAtMs > fullWaitMs)
+      throw new SluiceError(
+        'QUEUE_FULL',
+        `Queue '${queue}' had no room at the new place for ${fullWaitMs} ms (${reason}). What was moved is there, the rest is where it was: make room, with workers or a higher limit, and move it again.`,
+        { queue, reason },
+      )
+    await pause(Math.min(Math.max(retryAfterMs, LOOK_MS), MAX_PAUSE_MS), signal)
   }
   return doubled
 }

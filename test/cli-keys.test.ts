@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -38,6 +39,19 @@ test('for people the key stands alone on the first line, and the rest says what 
   const [first, , ...rest] = stdout.split('\n')
   assert.match(first ?? '', /^sluice_[a-z0-9]{12}_[A-Za-z0-9_-]{43}$/)
   assert.match(rest.join('\n'), /admin:\*[\s\S]*shown this once[\s\S]*from now on every call/)
+})
+
+test('with a broker there is no folder for keys and secrets: nothing is made, and the option for the file is named', async (t) => {
+  const url = 'redis://app:hidden@127.0.0.1:1'
+  for (const [args, option] of [
+    [['keys', 'create', '--scope', 'admin', '--data', url], '--keys'],
+    [['webhook-secret', '--data', url], '--file'],
+  ] as const) {
+    const { code, stderr } = await runCli(t, args)
+    assert.equal(code, 2)
+    assert.ok(stderr.includes(`${option} FILE`) && !stderr.includes('hidden'), stderr)
+  }
+  assert.equal(existsSync('redis:'), false)
 })
 
 test('what is wrong with a call of keys is said, with the nearest that is right', async (t) => {

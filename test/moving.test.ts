@@ -61,6 +61,37 @@ describe('moving a queue', () => {
     )
   })
 
+  test('takes a queue back to where it came from, which has its limit again and hands out', async (t) => {
+    const [from, to] = await openTwo(t)
+    await from.queue('work', { limit: { messages: 10 } }).add(1)
+    await moveQueue(from, to, { queue: 'work' })
+    // A limit of messages alone would leave no room for a byte.
+    await from.queue('work', { limit: { messages: 10 } }).declare()
+    await rejects(moveQueue(to, from, { queue: 'work' }), (error) => isSluiceError(error, 'DECLARED_DIFFERENTLY'))
+    await to.queue('work').add(2)
+    deepEqual(await moveQueue(to, from, { queue: 'work', reopen: true }), { moved: 2, doubled: 0, dead: 0 })
+    deepEqual(
+      (await drain(from, 'work', 2)).map(({ payload }) => payload),
+      [1, 2],
+    )
+  })
+
+  test('tells that there is no room, ends when there is none for long, and goes on when it is done again', async (t) => {
+    const [from, to] = await openTwo(t)
+    for (const payload of [1, 2]) await from.queue('work').add(payload)
+    await to.queue('work', { limit: { messages: 1 } }).declare()
+    const told: string[] = []
+    const options = { queue: 'work', fullWaitMs: 0, onFull: (reason: string) => told.push(reason) }
+    await rejects(moveQueue(from, to, options), (error) => isSluiceError(error, 'QUEUE_FULL'))
+    equal(told[0], 'messages')
+    await to.queue('work', { limit: { messages: 10 } }).declare()
+    equal((await moveQueue(from, to, options)).moved, 2)
+    deepEqual(
+      (await drain(to, 'work', 2)).map(({ payload }) => payload),
+      [1, 2],
+    )
+  })
+
   test('refuses to move a queue to itself or to where it was moved away from, and leaves it as it was', async (t) => {
     const [from, to] = await openTwo(t)
     await from.queue('work', { limit: { messages: 10 } }).add(1)

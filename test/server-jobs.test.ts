@@ -93,6 +93,14 @@ test('a job whose deadline passed before it was started is expired, not handed o
   assert.equal((await call('GET', `/v1/jobs/${json.id}`)).json.status, 'expired')
 })
 
+test('whoever waited for a job that has not begun hears why it waits', async (t) => {
+  const { call } = await startServer(t)
+  const { json } = await call('POST', '/v1/queues/idle/jobs', { body: 1 })
+  const [asked, waited] = [await call('GET', `/v1/jobs/${json.id}`), await call('GET', `/v1/jobs/${json.id}?waitMs=1`)]
+  assert.ok(asked.json.waits.length > 0)
+  assert.deepEqual(waited.json.waits, asked.json.waits)
+})
+
 test('the same idempotency key gives the same job, and another payload under it is refused', async (t) => {
   const { call } = await startServer(t)
   const headers = { 'idempotency-key': 'once' }

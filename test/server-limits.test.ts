@@ -43,6 +43,18 @@ test('a result over the limit of a message is refused for its own item, the othe
   assert.deepEqual([outcomes[0].problem.code, outcomes[1].outcome], ['PAYLOAD_TOO_LARGE', 'settled'])
 })
 
+test('of an engine that does not answer /readyz says so, while calls still wait for it', async (t) => {
+  const { call, sluice } = await startServer(t)
+  const answers = Promise.withResolvers<never>()
+  const { stats } = sluice.engine
+  sluice.engine.stats = () => answers.promise
+  const ready = await call('GET', '/readyz')
+  assert.deepEqual([ready.status, ready.json.status], [503, 'failed'])
+  assert.match(ready.json.reasons[0], /did not answer/)
+  sluice.engine.stats = stats
+  assert.equal((await call('GET', '/readyz')).status, 200)
+})
+
 test('of an engine that failed /readyz answers 503 with the reason, and /metrics still shows the process', async (t) => {
   const { call, sluice } = await startServer(t)
   assert.match((await call('GET', '/metrics')).text, /^sluice_up 1$/m)

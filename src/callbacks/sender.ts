@@ -183,7 +183,9 @@ class Sender implements CallbackSender {
     signal.throwIfAborted()
     // The path and the query of the URL may be secrets of the receiver, so errors name its origin only.
     if (posted.status === 'refused')
-      throw new Unrecoverable(`Not sent to ${url.origin}: ${posted.reason}. Where it should be, allow its address.`)
+      throw new Unrecoverable(
+        `Not sent to ${url.origin}: ${posted.reason}. Where it should be, allow its address: \`sluice serve --callback-allow\`, or \`allow\` of \`callbacks\`.`,
+      )
     if (posted.status === 'failed') throw new Error(`${url.origin}: ${posted.reason}`)
     const { code, retryAfterMs } = posted
     if (code >= 200 && code < 300) return { answered: code }

@@ -16,6 +16,7 @@ import {
 } from '../server/access/key-file.ts'
 import { formatGrant, type Grant, parseGrant, SCOPES } from '../server/access/scopes.ts'
 import { type Command, type Input, UsageError } from './command.ts'
+import { folderOf } from './opening.ts'
 import { formatTable } from './table.ts'
 
 const ACTS: Readonly<Record<string, (input: Input, path: string) => Promise<number>>> = {
@@ -51,7 +52,7 @@ topic, in which * stands for anything; without it the scope is for every name.`,
       text: `The key ends after N days, at most ${MAX_DAYS}. Default: never`,
     },
     data: { type: 'string', value: 'DIR', text: `The data folder, which has the file ${KEY_FILE}. Default: ./data` },
-    keys: { type: 'string', value: 'FILE', text: 'The key file, where it is elsewhere.' },
+    keys: { type: 'string', value: 'FILE', text: 'The key file, where it is elsewhere: of a server on a broker.' },
   },
   async run(input) {
     const [act = ''] = input.words
@@ -64,7 +65,7 @@ topic, in which * stands for anything; without it the scope is for every name.`,
     }
     if (input.value('keys') !== undefined && input.value('data') !== undefined)
       throw new UsageError('Name one of --data and --keys.')
-    return run(input, resolve(input.value('keys') ?? join(input.value('data') ?? './data', KEY_FILE)))
+    return run(input, resolve(input.value('keys') ?? join(folderOf(input, 'keys'), KEY_FILE)))
   },
 }
 

@@ -10,13 +10,18 @@ export const move: Command = {
   name: 'move',
   usage: 'FROM TO --queue NAME',
   about:
-    'Moves the jobs of a queue that are not settled, from one place to another: a folder, a server or a broker, as open() takes\nthem. The queue at FROM takes nothing new from then on (503) and hands nothing out; what runs ends there; then everything that\nwaits is stored at TO, in its order, and ended at FROM. Broken off, it is done again, and goes on: nothing is stored twice.\nAfterwards start publishers and workers with the new place. Attempts begin anew and ids are others; dead letters and results\nstay.',
+    'Moves the jobs of a queue that are not settled, from one place to another: a folder, a server or a broker, as open() takes\nthem. The queue at FROM takes nothing new from then on (503) and hands nothing out; what runs ends there; then everything that\nwaits is stored at TO, in its order, and ended at FROM. Broken off, it is done again, and goes on: nothing is stored twice.\nAfterwards start publishers and workers with the new place. Attempts begin anew, ids are others, and idempotency\nkeys do not go along; dead letters and results stay.',
   examples: [
     'sluice move ./data redis://127.0.0.1:6379 --queue email',
     'sluice move http://127.0.0.1:8787 amqp://127.0.0.1 --queue email --drain-ms 300000 --json',
+    'sluice move redis://127.0.0.1:6379 ./data --queue email --reopen',
   ],
   options: {
     queue: { type: 'string', value: 'NAME', text: 'Which queue.' },
+    reopen: {
+      type: 'boolean',
+      text: 'The way back: give the queue at TO, which was moved away from there, its limit again, and let it hand out.',
+    },
     'drain-ms': {
       type: 'string',
       value: 'MS',
@@ -31,6 +36,7 @@ export const move: Command = {
     const drainMs = input.count('drain-ms', 0, 86_400_000) ?? 60_000
     const stop = stopOnSignal()
     const opened: Sluice[] = []
+    let isTold = false
     try {
       for (const [place, mustExist] of [
         [from, true],
@@ -46,7 +52,12 @@ export const move: Command = {
       const outcome = await moveQueue(source, target, {
         queue,
         drainMs,
+        reopen: input.has('reopen'),
         signal: stop.signal,
+        onFull(reason) {
+          if (!isTold && !input.isJson) process.stderr.write(`The queue at TO is full (${reason}); waiting for room.\n`)
+          isTold = true
+        },
         onProgress(moved, left) {
           if (process.stderr.isTTY && !input.isJson) process.stderr.write(`\r${moved} moved, ${left} left `)
         },

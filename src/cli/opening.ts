@@ -27,6 +27,16 @@ export function isUrl(location: string): boolean {
   return /^[a-z][a-z0-9+.-]*:\/\//i.test(location)
 }
 
+/** The data folder that `--data` names, for what lies beside the data: with a broker there is no such place. */
+export function folderOf(input: Input, file: string): string {
+  const data = input.value('data') ?? './data'
+  if (isUrl(data) || data === ':memory:')
+    throw new UsageError(
+      `--data names no folder. Say where the file is with --${file} FILE, and tell \`sluice serve\` of it.`,
+    )
+  return resolve(data)
+}
+
 /** Opens what the options name. A folder must be there: a typing mistake would make an empty one. */
 export async function openPlace(input: Input): Promise<Sluice> {
   const data = input.value('data')

@@ -78,6 +78,7 @@ export const serve: Command = {
         server,
         options,
         withoutPassword(location),
+        folder === null ? '--keys FILE` and `sluice serve --keys FILE` change' : `--data ${folder}\` changes`,
         sluice.engine.abilities.durability,
         tellCallbacks(callbacks, folder),
         input.isJson,
@@ -151,6 +152,7 @@ function announce(
   { url }: Server,
   { keys, behindProxy }: ServerOptions,
   data: string,
+  keysAt: string,
   durability: keyof typeof DURABILITIES,
   callbacks: string,
   isJson: boolean,
@@ -160,7 +162,7 @@ function announce(
     ? `with a key of ${keys}`
     : behindProxy === true
       ? 'nobody needs a key here: the proxy in front checks who calls'
-      : 'nobody needs a key here, and only this machine reaches it. `sluice keys create` changes the first'
+      : `nobody needs a key here, and only this machine reaches it. \`sluice keys create ${keysAt} the first`
   const authorization = isGuarded ? ` -H "Authorization: Bearer $SLUICE_KEY"` : ''
   const where = data === ':memory:' ? 'in memory only' : data
   const text = `Sluice serves ${url}

@@ -2,7 +2,8 @@
 import { mkdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { ensureSecretFile, generateSecret, readSecretFile, SECRET_FILE, writeSecretFile } from '../callbacks/secrets.ts'
-import { type Command, UsageError } from './command.ts'
+import { type Command, type Input, UsageError } from './command.ts'
+import { folderOf } from './opening.ts'
 
 export const webhookSecret: Command = {
   name: 'webhook-secret',
@@ -20,7 +21,7 @@ export const webhookSecret: Command = {
     if (input.words.length > 0)
       throw new UsageError(`sluice webhook-secret takes options only, not '${input.words[0]}'.`)
     if (input.has('rotate') && input.has('retire')) throw new UsageError('Give one of --rotate and --retire.')
-    const path = pathOf(input.value('file'), input.value('data') ?? './data')
+    const path = pathOf(input)
     ensureSecretFile(path)
     let secrets = readSecretFile(path)
     if (input.has('rotate')) secrets = [generateSecret(), ...secrets].slice(0, 10)
@@ -31,8 +32,10 @@ export const webhookSecret: Command = {
   },
 }
 
-function pathOf(file: string | undefined, folder: string): string {
+function pathOf(input: Input): string {
+  const file = input.value('file')
   if (file !== undefined) return resolve(file)
+  const folder = folderOf(input, 'file')
   mkdirSync(folder, { recursive: true, mode: 0o700 })
-  return join(resolve(folder), SECRET_FILE)
+  return join(folder, SECRET_FILE)
 }

@@ -34,7 +34,7 @@ export function readAddress(url: URL): KafkaAddress {
   const { searchParams } = url
   for (const name of searchParams.keys())
     if (!PARAMETERS.includes(name))
-      throw refuse(`The URL has the parameter '${name}'. Those of Kafka are ${PARAMETERS.join(', ')}`)
+      throw refuse(`The URL has the parameter '${name}'. Those of Kafka are namespace, ${PARAMETERS.join(', ')}`)
   const first = {
     host: url.hostname.replace(/^\[(.*)\]$/, '$1') || '127.0.0.1',
     port: Number(url.port || DEFAULT_PORT),

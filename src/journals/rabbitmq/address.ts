@@ -27,7 +27,7 @@ export interface Target {
 export function readTarget(url: URL): Target {
   for (const name of url.searchParams.keys())
     if (!PARAMETERS.includes(name))
-      throw refuse(`The URL has the parameter '${name}'. Those of RabbitMQ are ${PARAMETERS.join(', ')}`)
+      throw refuse(`The URL has the parameter '${name}'. Those of RabbitMQ are namespace, ${PARAMETERS.join(', ')}`)
   const defaultPort = url.protocol === 'amqps:' ? 5671 : 5672
   const more = url.searchParams.get('hosts')?.split(',').filter(Boolean) ?? []
   const [username, password, vhost] = [url.username, url.password, url.pathname.slice(1)].map(decode) as [

@@ -14,7 +14,7 @@ export interface Address {
 export function readAddress(url: URL): Address {
   for (const name of url.searchParams.keys())
     if (!PARAMETERS.includes(name))
-      throw refuse(`The URL has the parameter '${name}'. Those of Redis are ${PARAMETERS.join(', ')}`)
+      throw refuse(`The URL has the parameter '${name}'. Those of Redis are namespace, ${PARAMETERS.join(', ')}`)
   if (!/^\/?\d*$/.test(url.pathname))
     throw refuse(`The path of the URL, '${url.pathname}', is not a number of a database`)
   for (const part of [url.username, url.password])

@@ -1,7 +1,7 @@
 /** Whether the server lives and can store, its figures for Prometheus, and the dashboard. */
 import { readFileSync } from 'node:fs'
 import type { FastifyInstance } from 'fastify'
-import { isSluiceError } from '../../errors.ts'
+import { isSluiceError, SluiceError } from '../../errors.ts'
 import type { EngineStats } from '../../index.ts'
 import { makeDocument, OPENAPI_TYPE, type Route } from '../api/document.ts'
 import { describe, json, type Operation } from '../api/operation.ts'
@@ -54,12 +54,22 @@ const { version: VERSION } = JSON.parse(readFileSync(new URL('../../../package.j
   version: string
 }
 
+/** A broker that is away is waited for by calls, but not by who asks whether it is there. */
+const HEALTH_MS = 2_000
+
 /** What the log says of itself. An engine that cannot be asked has failed. */
 async function readHealth({ engine }: Context): Promise<Pick<EngineStats['log'], 'status' | 'reasons'>> {
+  const late = Promise.withResolvers<never>()
+  const timer = setTimeout(
+    () => late.reject(new SluiceError('UNREACHABLE', `The engine did not answer within ${HEALTH_MS} ms.`)),
+    HEALTH_MS,
+  )
   try {
-    return (await engine.stats()).log
+    return (await Promise.race([engine.stats(), late.promise])).log
   } catch (error) {
     return { status: 'failed', reasons: [isSluiceError(error) ? error.message : 'The engine does not answer.'] }
+  } finally {
+    clearTimeout(timer)
   }
 }
 

@@ -252,7 +252,9 @@ async function showJob(context: Context, request: FastifyRequest, reply: Fastify
   const found = await waiting(request, waitMs, (signal) =>
     context.engine.watch({ id, version: job.version, untilTerminal: true, waitMs }, signal),
   )
-  return reply.type(JSON_TYPE).send(formatJob(found.status === 'found' ? found.job : job))
+  if (found.status === 'found' && isTerminal(found.job)) return reply.type(JSON_TYPE).send(formatJob(found.job))
+  const now = await explainJob(context, id)
+  return reply.type(JSON_TYPE).send(formatJob(now.job, now.waits, context.now()))
 }
 
 /** Each change of the job until it is terminal, its version as the id of the event. */
