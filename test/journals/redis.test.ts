@@ -452,6 +452,18 @@ describe('the journal in Redis', { skip: skip ? 'needs a redis-server of its own
     ok(read.length - told.length <= 2, 'besides the one that was under way')
   })
 
+  test('a letter of megabytes comes while Redis is out of memory: what settles travels in letters', async (t) => {
+    const other = await startOther(t, {})
+    const [url, namespace] = [new URL(other.url), createNamespace()]
+    const heard: number[] = []
+    const box = await (await open(t, { url, namespace })).openMailbox((letter) => heard.push(letter.byteLength))
+    const from = await (await open(t, { url, namespace })).openMailbox(() => {})
+    await ask(other.url, 'CONFIG', 'SET', 'maxmemory', '1mb')
+    await from.send(box.address, Buffer.alloc(2 * 1024 ** 2))
+    await waitUntil('the letter came', () => heard.length > 0, { withinMs: 5_000 })
+    deepEqual(heard, [2 * 1024 ** 2])
+  })
+
   test('an owner that is stopped and goes on later is lost, and what it says after that counts for nothing', async (t) => {
     const namespace = createNamespace()
     const owner = spawn(process.execPath, [child, redis.url, namespace], { stdio: ['ignore', 'pipe', 'pipe'] })

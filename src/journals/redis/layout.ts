@@ -105,6 +105,11 @@ end
 return 'added'
 `
 
+/** KEYS letter; ARGV its bytes, how long it stays in ms. Also past `maxmemory`: what settles, and so makes room, travels in letters. */
+export const PUT = `${SCRIPT}
+return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+`
+
 const HELD = `
 local state = redis.call('HMGET', KEYS[1], 'id', 'epoch', 'holder', 'connection')
 if not state[1] then return 'changed' end

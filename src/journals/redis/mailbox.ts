@@ -9,7 +9,8 @@
 import { randomUUID } from 'node:crypto'
 import type { Mailbox } from '../contract.ts'
 import { Broken, type Connection, Link, type LinkOptions, Refused } from './connection.ts'
-import type { Names } from './layout.ts'
+import { type Names, PUT } from './layout.ts'
+import { runScript } from './server.ts'
 
 const INLINE = Buffer.of(0)
 const PUT_DOWN = Buffer.of(1)
@@ -68,7 +69,7 @@ export class RedisMailbox implements Mailbox {
       }
       const key = this.#options.names.letter(randomUUID())
       // Both at once: the letter is there when its receivers hear of it.
-      const put = connection.ask(['SET', key, bytes, 'PX', String(PUT_DOWN_MS)])
+      const put = connection.ask([...runScript(PUT, key), bytes, String(PUT_DOWN_MS)])
       const told = connection.ask(['PUBLISH', channel, Buffer.concat([PUT_DOWN, Buffer.from(key)])])
       await Promise.allSettled([put, told])
     } catch (error) {
