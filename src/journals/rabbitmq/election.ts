@@ -91,7 +91,12 @@ export class Election {
     clearInterval(this.#renewTimer)
     this.#renewTimer = setInterval(() => {
       this.#ring(this.#queue)
-      if (this.#channel === channel) channel.ack(message)
+      if (this.#channel !== channel) return
+      try {
+        channel.ack(message)
+      } catch {
+        // The channel has ended with its connection, and the next one is not attached yet.
+      }
     }, RENEW_MS).unref()
     this.#onChosen?.()
     this.#onChosen = null
