@@ -37,7 +37,7 @@ import { CATALOG_ID, type CatalogNote, type CatalogState, encodeNote, readCatalo
 import { declareTopology, inspect, look, majorityOf, refuseIfNeeded, troubleOf } from './rabbitmq/check.ts'
 import { Election } from './rabbitmq/election.ts'
 import { Letters } from './rabbitmq/letters.ts'
-import { type AmqpLibrary, Link, loadAmqp, openChannel } from './rabbitmq/link.ts'
+import { type AmqpLibrary, codeOf, Link, loadAmqp, openChannel } from './rabbitmq/link.ts'
 import { Management } from './rabbitmq/management.ts'
 import { replaySegments } from './rabbitmq/replay.ts'
 import { catalogOf, declareQueue, deleteQueue, hasQueue, STREAM_ARGUMENTS, segmentOf } from './rabbitmq/streams.ts'
@@ -296,7 +296,12 @@ class RabbitmqJournal implements Journal {
       'return',
       ({ fields }: { fields: { routingKey: string } }) => void this.#granted?.tail.returned(fields.routingKey),
     )
-    this.#lettersOut = await openChannel(model, (reason) => this.#out === out && this.#writer.reset(reason))
+    this.#lettersOut = await openChannel(model, (reason) => {
+      if (this.#out !== out) return
+      this.#writer.reset(reason)
+      // Somebody deleted the exchange of letters: whoever sets the reader up declares it, and binds the mailbox, again.
+      if (codeOf(reason) === 404) this.#reader.reset(reason)
+    })
     this.#out = out
   }
 

@@ -94,6 +94,25 @@ describe('the journal on RabbitMQ', { skip: version === null ? 'RabbitMQ is miss
     deepEqual(await replay(journal, await own(journal, 'again')), ['claim', 'taken back', 'again'])
   })
 
+  test('the exchange of letters, deleted by somebody, is made again, and letters come again', async (t) => {
+    const namespace = createNamespace()
+    let heard = 0
+    const box = await (await openJournal(t, { namespace })).openMailbox(() => heard++)
+    const from = await (await openJournal(t, { namespace })).openMailbox(() => {})
+    const model = await connect(rabbitmq.url)
+    await (await model.createChannel()).deleteExchange(`${namespace}.letters`)
+    await model.close()
+    await waitUntil(
+      'a letter came',
+      async () => {
+        // Either side finds out when it sends.
+        await Promise.all([from.send(box.address, Buffer.from('one')), box.send('all', Buffer.from('two'))])
+        return heard > 1
+      },
+      { withinMs: 15_000 },
+    )
+  })
+
   test('whoever becomes the owner while its connection is made again hears what is for the owner', async (t) => {
     const namespace = createNamespace()
     const { journal, proxy } = await openThrough(t, namespace)
