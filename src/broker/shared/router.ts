@@ -372,8 +372,9 @@ export class Router {
   #hear(bytes: Uint8Array): void {
     const letter = decodeLetter(bytes)
     if (letter === null || this.#mode === 'closed') return
-    if (letter.version !== LETTER_VERSION) return this.#refuseVersion(letter)
     const ruling = this.#ruling
+    // One of another version learns by the answer to its hello that it cannot speak to this owner.
+    if (letter.version !== LETTER_VERSION && letter.kind !== 'hello') return this.#refuseVersion(letter)
     switch (letter.kind) {
       case 'hello':
         if (this.#mode === 'owner' && ruling !== null)

@@ -3,7 +3,7 @@ import { deepEqual, equal, ok, rejects } from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
 import { createAwakeHost } from '../../../src/awake-host.ts'
 import { openJournalEngine } from '../../../src/broker/local-engine.ts'
-import { encodeLetter } from '../../../src/broker/shared/letters.ts'
+import { decodeLetter, encodeLetter } from '../../../src/broker/shared/letters.ts'
 import { isSluiceError, SluiceError } from '../../../src/errors.ts'
 import { RetryLater } from '../../../src/handler-errors.ts'
 import { type Host, realHost } from '../../../src/host/host.ts'
@@ -156,6 +156,19 @@ describe('processes that share a ledger', () => {
     const letter = { kind: 'owner', version: 99, address: 'x', epoch: 1, engineId: 'y' }
     await mailbox.send('all', encodeLetter(letter as never))
     await rejects(opening, (error) => isSluiceError(error, 'UNSUPPORTED') && error.message.includes('same release'))
+    await other.close()
+  })
+
+  test('an owner answers the hello of another version, so that whoever comes knows why it cannot come in', async (t) => {
+    const broker = new MemoryBroker()
+    await start(t, broker)
+    const other = openMemoryJournal(broker)
+    const heard: unknown[] = []
+    const mailbox = await other.openMailbox((letter) => heard.push(decodeLetter(letter)?.kind))
+    const hello = { kind: 'hello', version: 99, from: mailbox.address, sentAtMs: 0 }
+    await mailbox.send('owner', encodeLetter(hello as never))
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    deepEqual(heard, ['owner'])
     await other.close()
   })
 
