@@ -126,7 +126,7 @@ export class Turns {
         else if (performance.now() - lastMs > PATIENCE_MS)
           finish(`Kafka did not answer for ${PATIENCE_MS / 1_000} s${read.ok ? '' : `: ${read.text}`}.`)
       }
-    })()
+    })().catch((error: unknown) => finish(`Whose turn it is cannot be read: ${error}`))
     return {
       setEpoch: (value) => {
         epoch = value
