@@ -291,12 +291,18 @@ class KafkaJournal implements Journal {
   }
 
   async #readPiece(offset: bigint): Promise<readonly StoredRecord[]> {
-    const piece = await this.#insist(() =>
-      this.#reading.call((connection, { topicId }) =>
-        fetchRecords(this.#cluster.library, connection, { topicId, offset, waitMs: 1_000, maxBytes: PIECE_BYTES }),
-      ),
-    )
-    return piece.records
+    const until = performance.now() + PATIENCE_MS
+    for (let attempt = 0; ; attempt++) {
+      const piece = await this.#insist(() =>
+        this.#reading.call((connection, { topicId }) =>
+          fetchRecords(this.#cluster.library, connection, { topicId, offset, waitMs: 1_000, maxBytes: PIECE_BYTES }),
+        ),
+      )
+      // A leader that was just chosen gives nothing of what it does not know yet to be on all replicas: that is no damage.
+      if (piece.records.length > 0 || performance.now() > until) return piece.records
+      await pause(backOffMs(attempt), this.#closing.signal)
+      this.#closing.signal.throwIfAborted()
+    }
   }
 
   async #insist<T>(ask: () => Promise<Answer<T>>): Promise<T> {

@@ -2,7 +2,13 @@
 import { strict as assert } from 'node:assert'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { after, before, describe, test } from 'node:test'
-import { Admin, ConfigResourceTypes, IncrementalAlterConfigOperationTypes, Producer } from '@platformatic/kafka'
+import {
+  Admin,
+  ConfigResourceTypes,
+  Connection,
+  IncrementalAlterConfigOperationTypes,
+  Producer,
+} from '@platformatic/kafka'
 import { findFreePort, waitUntil } from '../../scripts/brokers/broker.ts'
 import { findKafka, type Kafka, startKafka } from '../../scripts/brokers/kafka.ts'
 import type { Grant, Journal, JournalOptions } from '../../src/journals/contract.ts'
@@ -153,6 +159,35 @@ describe('the journal on Kafka', { skip }, () => {
     segment[at] = 0x54
     writeFileSync(file, segment)
     await assert.rejects(readAll(journal, grant), { code: 'CORRUPT' })
+    await journal.close()
+  })
+
+  test('nothing is acknowledged behind a record that somebody else wrote into the journal', async () => {
+    const namespace = freshName()
+    const journal = await openKafkaJournal(optionsFor(namespace))
+    const grant = await journal.own(never)
+    await appendDurably(journal, grant, 'claim')
+    const producer = new Producer({ clientId: 'other', bootstrapBrokers: [new URL(kafka.url).host] })
+    await producer.send({ messages: [{ topic: `${namespace}.journal`, value: Buffer.from('foreign') }], acks: -1 })
+    await producer.close()
+    await assert.rejects(journal.append(grant, [bytes('job')]), { code: 'FOREIGN_DATA' })
+    assert.equal(grant.signal.aborted, true)
+    await journal.close()
+  })
+
+  test('an answer without records, as of a leader that was just chosen, is not taken for damage', async (t) => {
+    const journal = await openKafkaJournal(optionsFor(freshName()))
+    const grant = await journal.own(never)
+    await appendDurably(journal, grant, 'claim', 'one')
+    let empty = 1
+    const { send } = Connection.prototype
+    t.mock.method(Connection.prototype, 'send', function (this: Connection, ...args: Parameters<typeof send>) {
+      const [apiKey] = args
+      const done = args.at(-1) as (error: null, value: unknown) => void
+      if (apiKey === 1 && empty-- > 0) setImmediate(done, null, { highWatermark: 0n, batches: Buffer.alloc(0) })
+      else send.apply(this, args)
+    })
+    assert.deepEqual(await readAll(journal, grant), ['claim', 'one'])
     await journal.close()
   })
 

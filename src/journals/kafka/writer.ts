@@ -187,6 +187,7 @@ export class Writer {
   /** Whether a later grant stands between what was known and the batch at `end`. */
   async #isFenced(end: bigint, began: number): Promise<boolean> {
     const fence = new Fence()
+    let foreign: bigint | null = null
     for (let attempt = 0, offset = this.#next; offset < end; ) {
       const from = offset
       const piece = await this.#line.call((connection, { topicId }) =>
@@ -202,12 +203,17 @@ export class Writer {
         continue
       }
       for (const { key, offset: at } of piece.value.records) {
-        const head = at < end ? decodeKey(key) : null
-        if (head !== null) fence.counts(head, at)
+        if (at >= end) continue
+        const head = decodeKey(key)
+        if (head === null) foreign ??= at
+        else fence.counts(head, at)
       }
       offset = piece.value.next
     }
-    return fence.epoch > this.epoch
+    if (fence.epoch > this.epoch) return true
+    // Nobody can read the journal past it: to acknowledge what stands behind it would be to lose that.
+    if (foreign !== null) throw foreignRecord(this.#topic, foreign)
+    return false
   }
 
   async #explainForgotten(failure: Failure): Promise<SluiceError> {
@@ -246,6 +252,14 @@ function changed(what: string): SluiceError {
   return new SluiceError(
     'ENGINE_CHANGED',
     `Kafka lost entries of the journal that it had acknowledged: ${what}. It lost the end of its log (a power cut before a sync, an unclean election), or the topic was made anew.`,
+  )
+}
+
+function foreignRecord(topic: string, offset: bigint): SluiceError {
+  return new SluiceError(
+    'FOREIGN_DATA',
+    `The topic ${topic} has a record at offset ${offset} that Sluice did not write. Give another \`namespace\`, and keep others from writing to this one.`,
+    { topic, offset: `${offset}` },
   )
 }
 
