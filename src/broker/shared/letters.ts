@@ -82,8 +82,43 @@ export function encodeLetter(letter: Letter): Uint8Array {
 export function decodeLetter(bytes: Uint8Array): Letter | null {
   try {
     const letter = decodeWire(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)) as Letter
-    return typeof letter === 'object' && letter !== null && typeof letter.kind === 'string' ? letter : null
+    if (typeof letter !== 'object' || letter === null || typeof letter.kind !== 'string') return null
+    // Of one of another version only its kind and version are looked at.
+    return letter.version !== LETTER_VERSION || isWhole(letter) ? letter : null
   } catch {
     return null
   }
+}
+
+/** Whether it has what whoever hears it relies on: one that somebody else wrote must not end a process. */
+function isWhole(letter: Letter): boolean {
+  switch (letter.kind) {
+    case 'hello':
+      return typeof letter.from === 'string'
+    case 'owner':
+      return (
+        typeof letter.address === 'string' &&
+        typeof letter.epoch === 'number' &&
+        isObject(letter.abilities) &&
+        isObject(letter.before) &&
+        isObject(letter.before.turns)
+      )
+    case 'leaving':
+      return typeof letter.epoch === 'number' && isObject(letter.heard)
+    case 'asks':
+      return typeof letter.from === 'string' && typeof letter.session === 'string' && isTurn(letter.turn)
+    case 'tells':
+      return typeof letter.session === 'string' && isTurn(letter.turn)
+    default:
+      return true
+  }
+}
+
+function isTurn(turn: Turn<readonly unknown[]>): boolean {
+  if (!isObject(turn) || !Number.isSafeInteger(turn.number) || !Number.isSafeInteger(turn.confirms)) return false
+  return turn.number === 0 || (Array.isArray(turn.payload) && turn.payload.every(isObject))
+}
+
+function isObject(value: unknown): boolean {
+  return typeof value === 'object' && value !== null
 }

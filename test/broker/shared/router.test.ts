@@ -3,7 +3,7 @@ import { deepEqual, equal, ok, rejects } from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
 import { createAwakeHost } from '../../../src/awake-host.ts'
 import { openJournalEngine } from '../../../src/broker/local-engine.ts'
-import { decodeLetter, encodeLetter } from '../../../src/broker/shared/letters.ts'
+import { decodeLetter, encodeLetter, LETTER_VERSION } from '../../../src/broker/shared/letters.ts'
 import { isSluiceError, SluiceError } from '../../../src/errors.ts'
 import { RetryLater } from '../../../src/handler-errors.ts'
 import { type Host, realHost } from '../../../src/host/host.ts'
@@ -181,6 +181,23 @@ describe('processes that share a ledger', () => {
     const refused = rejects(opening, (error) => isSluiceError(error, 'UNREACHABLE'))
     await host.advance(31_000)
     await refused
+    await other.close()
+  })
+
+  test('letters that lack what belongs to them are overlooked', async (t) => {
+    const broker = new MemoryBroker()
+    await start(t, broker)
+    const heard: (string | undefined)[] = []
+    const other = openMemoryJournal(broker)
+    const mailbox = await other.openMailbox((letter) => heard.push(decodeLetter(letter)?.kind))
+    const head = { version: LETTER_VERSION, epoch: broker.epoch, from: mailbox.address, session: 's' }
+    const turns = [undefined, { number: 1, confirms: 0, payload: null }, { number: 1, confirms: 0, payload: [null] }]
+    for (const turn of turns) await mailbox.send('owner', encodeLetter({ kind: 'asks', ...head, turn } as never))
+    for (const kind of ['leaving', 'owner', 'tells', 'hello'])
+      await mailbox.send('owner', encodeLetter({ kind, version: LETTER_VERSION, epoch: broker.epoch } as never))
+    await mailbox.send('owner', encodeLetter({ kind: 'hello', ...head, sentAtMs: 0 } as never))
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    deepEqual(heard, ['owner'])
     await other.close()
   })
 
