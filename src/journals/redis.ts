@@ -317,6 +317,7 @@ class RedisJournal implements Journal {
     const places = entries.map((_, i) => `${grant.epoch}-${first + i}`)
     if (places.length === 0) return { status: 'durable', places }
     let isDoubtful = false
+    let refusedAtMs: number | null = null
     for (;;) {
       try {
         const connection = await this.#link.ready(held.hopeless.signal)
@@ -337,8 +338,16 @@ class RedisJournal implements Journal {
           return this.#endAppend(held, error, isDoubtful)
         if (!(error instanceof Broken || error instanceof Refused)) throw error
         isDoubtful ||= error instanceof Broken
-        // What was refused for a reason that is not known here, such as a permission, may be mended.
-        if (error instanceof Refused) await delay(250, undefined, { signal: held.hopeless.signal }).catch(() => {})
+        if (error instanceof Broken) continue
+        // A reason that is not known here, such as a permission, may be mended: for as long as silence would be borne.
+        refusedAtMs ??= performance.now()
+        if (performance.now() - refusedAtMs > this.#patienceMs) {
+          const text = `Redis refused what was written for ${this.#patienceMs} ms: ${error.message}. The grant was given up.`
+          const reason = new SluiceError('UNREACHABLE', text, {}, error)
+          this.#loseGrant(held, reason)
+          return this.#endAppend(held, reason, isDoubtful)
+        }
+        await delay(250, undefined, { signal: held.hopeless.signal }).catch(() => {})
       }
     }
   }

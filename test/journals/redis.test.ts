@@ -301,6 +301,15 @@ describe('the journal in Redis', { skip: skip ? 'needs a redis-server of its own
     await appendTexts(journal, again, 'claim on both')
   })
 
+  test('entries that somebody replaced by something else end the grant, though Redis goes on answering', async (t) => {
+    const namespace = createNamespace()
+    const journal = await open(t, { namespace, patienceMs: 3_000 })
+    const grant = await claim(journal)
+    await ask(redis.url, 'SET', `sluice:{${namespace}}:entries`, 'somebody was here')
+    equal((await journal.append(grant, [entry('lost')])).status, 'lost')
+    match(String(await ended(grant)), /WRONGTYPE/)
+  })
+
   test('a Redis that refuses writes for want of replicas is full, with its reason', async (t) => {
     const other = await startOther(t, {})
     const journal = await open(t, { url: new URL(other.url) })
