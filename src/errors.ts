@@ -210,8 +210,8 @@ export const ERRORS = {
   UNREACHABLE: row(
     503,
     true,
-    'The broker cannot be reached, or has no owner that answers',
-    'Nothing was stored. Start the broker or mend the network; what waits goes on by itself once it answers.',
+    'The server or broker cannot be reached, or has no owner that answers',
+    'Nothing was stored. Start it or mend the network; what waits goes on by itself once it answers.',
   ),
   UNAUTHENTICATED: row(
     401,

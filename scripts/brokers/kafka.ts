@@ -104,7 +104,8 @@ export async function startKafka(options: KafkaOptions = {}): Promise<Kafka> {
   const lib = await fetchKafka()
   const folder = await mkdtemp(join(tmpdir(), 'sluice-kafka-'))
   const remove = () => rm(folder, { recursive: true, force: true, maxRetries: 5 })
-  const clusterId = randomBytes(16).toString('base64url')
+  // 16 bytes; one that began with a dash would be taken for an option.
+  const clusterId = `S${randomBytes(16).toString('base64url').slice(1)}`
   const caFile = join(folder, 'ca.pem')
   if (options.tls === true) makeCertificate(folder)
   const count = options.nodes ?? 1

@@ -56,8 +56,8 @@ export class Client {
 export class UnreachableError extends SluiceError {
   constructor(base: string, cause: unknown) {
     super(
-      'CLOSED',
-      `No server answers at ${base}. Start one with \`sluice serve\`, or name another with --url.`,
+      'UNREACHABLE',
+      `No server answers at ${base}. Start one with \`sluice serve\`, or name another with --url, or a folder with --data.`,
       {},
       cause,
     )

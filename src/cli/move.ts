@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import { moveQueue, open, type Sluice } from '../index.ts'
 import { type Command, UsageError } from './command.ts'
 import { credentialFor } from './credential.ts'
+import { isUrl } from './opening.ts'
 import { INTERRUPTED, stopOnSignal } from './stopping.ts'
 
 export const move: Command = {
@@ -33,6 +34,8 @@ export const move: Command = {
     const queue = input.value('queue')
     if (from === undefined || to === undefined || rest.length > 0 || queue === undefined)
       throw new UsageError('Name two places, FROM and TO, and a queue with --queue NAME.')
+    if (from === to || (!isUrl(from) && !isUrl(to) && resolve(from) === resolve(to)))
+      throw new UsageError('FROM and TO are the same place.')
     const drainMs = input.count('drain-ms', 0, 86_400_000) ?? 60_000
     const stop = stopOnSignal()
     const opened: Sluice[] = []

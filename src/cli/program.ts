@@ -66,7 +66,8 @@ function report(error: unknown, name: string | undefined, isJson: boolean): void
       : error instanceof UsageError
         ? `Try: ${help}`
         : 'This is a mistake in Sluice, not yours.'
-  const isSaid = message.includes(advice)
+  // Of some errors the message says it all.
+  const isSaid = message.includes(advice) || advice.startsWith('The message')
   process.stderr.write(`sluice: ${code}: ${message}\n${isSaid ? '' : `${advice}\n`}`)
 }
 

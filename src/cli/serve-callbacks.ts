@@ -30,6 +30,9 @@ export function callbackOptions(input: Input, folder: string | null): CallbackOp
 export function tellCallbacks(callbacks: CallbackOptions | undefined, folder: string | null): string {
   if (callbacks === undefined) return folder === null ? 'not sent: give --webhook-secret-file' : 'not sent from here'
   const { secretFile, allow = [] } = callbacks
-  const shown = secretFile === undefined ? '`sluice webhook-secret` shows the secret' : `signed with ${secretFile}`
+  const shown =
+    secretFile === undefined
+      ? `\`sluice webhook-secret --data ${folder}\` shows the secret`
+      : `signed with ${secretFile}`
   return `${shown}; sent to public addresses${allow.length === 0 ? '' : ` and ${allow.join(', ')}`}`
 }
