@@ -32,7 +32,7 @@ export interface MoveOptions {
   /** How long what runs may take to end, in milliseconds. Past it the move ends with `DEADLINE`, and can be done again. @default 60_000 */
   readonly drainMs?: number
   readonly signal?: AbortSignal | undefined
-  /** Gives the queue at the new place, from which it was moved away before, its limit again and lets it hand out. @default false */
+  /** Gives the queue at the new place, from which it was moved away before, the limit of this one and lets it hand out. @default false */
   readonly reopen?: boolean
   /** How long there may be no room at the new place for a single job, in milliseconds; then the move ends with `QUEUE_FULL`. @default 60_000 */
   readonly fullWaitMs?: number
@@ -84,6 +84,11 @@ export async function moveQueue(from: Sluice, to: Sluice, options: MoveOptions):
   return { moved, doubled, dead: groups[0]?.dead ?? 0 }
 }
 
+async function has(sluice: Sluice, queue: string): Promise<boolean> {
+  const { topics } = await sluice.stats()
+  return topics.some(({ name, kind }) => name === queue && kind === 'queue')
+}
+
 async function statsOf(sluice: Sluice, queue: string) {
   const { topics } = await sluice.stats()
   const found = topics.find(({ name, kind }) => name === queue && kind === 'queue')
@@ -101,17 +106,16 @@ async function settingsOf(from: Sluice, queue: string): Promise<Partial<QueueSet
 }
 
 async function declareAlike(to: Sluice, queue: string, settings: Partial<QueueSettings>): Promise<void> {
-  const { topics } = await to.stats()
-  if (topics.some(({ name, kind }) => name === queue && kind === 'queue')) return
+  if (await has(to, queue)) return
   const [declared] = await to.engine.declare([{ kind: 'queue', name: queue, settings }])
   if (declared?.status === 'declared') return
   const why = declared !== undefined && 'message' in declared ? declared.message : 'it was refused'
   throw new SluiceError('DECLARED_DIFFERENTLY', `Queue '${queue}' cannot be made there: ${why}`, { queue })
 }
 
-/** Opens a queue that was moved away from there, with the limit that it has here. */
+/** Opens a queue that was moved away from there, with the limit that it has here. One that is not there is made later. */
 async function open(to: Sluice, queue: string, { limit = DEFAULT_QUEUE.limit }: Partial<QueueSettings>): Promise<void> {
-  await statsOf(to, queue)
+  if (!(await has(to, queue))) return
   await to.engine.declare([{ kind: 'queue', name: queue, settings: { limit } }])
   await to.engine.command({ kind: 'resume', topic: queue, group: '' })
 }

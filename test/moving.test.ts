@@ -76,6 +76,12 @@ describe('moving a queue', () => {
     )
   })
 
+  test('opens a queue again only where there is one: else it is made as ever', async (t) => {
+    const [from, to] = await openTwo(t)
+    await from.queue('work').add(1)
+    equal((await moveQueue(from, to, { queue: 'work', reopen: true })).moved, 1)
+  })
+
   test('tells that there is no room, ends when there is none for long, and goes on when it is done again', async (t) => {
     const [from, to] = await openTwo(t)
     for (const payload of [1, 2]) await from.queue('work').add(payload)

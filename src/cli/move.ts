@@ -21,7 +21,7 @@ export const move: Command = {
     queue: { type: 'string', value: 'NAME', text: 'Which queue.' },
     reopen: {
       type: 'boolean',
-      text: 'The way back: give the queue at TO, which was moved away from there, its limit again, and let it hand out.',
+      text: 'The way back: give the queue at TO, which was moved away from there, the limit of the one at FROM, and let it hand out.',
     },
     'drain-ms': {
       type: 'string',
